@@ -1,0 +1,37 @@
+"""Figures."""
+
+from pathlib import Path
+from typing import List, Sequence
+
+import matplotlib
+from matplotlib.figure import Figure
+
+STUDENT, TEACHER = '#0072B2', '#D55E00'  # Okabe and Ito's blue and vermilion, told apart by colour-blind readers
+
+
+def plot_history(history: List[dict], path: Path, pair_names: Sequence[str] = ()) -> None:
+    """Draw the transmitting norms of each pair over training, teacher against student.
+
+    Args:
+        history: Readings of :class:`SpectralNormHook`, each with ``iter`` and lists ``student``, ``teacher``, ``log_ratio``.
+        path: Where the picture goes; its ending gives the format.
+        pair_names: A title for each pair; numbered where not given.
+    """
+    pairs = len(history[0]['student'])
+    steps = [reading['iter'] for reading in history]
+    with matplotlib.rc_context({'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False}):
+        figure = Figure(figsize=(1.2 + 3.4 * pairs, 5.2), layout='constrained')
+        axes = figure.subplots(2, pairs, sharex=True, squeeze=False, height_ratios=(3, 2))
+        for k in range(pairs):
+            norms, ratio = axes[0][k], axes[1][k]
+            norms.set_title(pair_names[k] if k < len(pair_names) else f'pair {k}')
+            norms.plot(steps, [reading['teacher'][k] for reading in history], color=TEACHER, linestyle='--', label='teacher')
+            norms.plot(steps, [reading['student'][k] for reading in history], color=STUDENT, label='student')
+            norms.set_yscale('log')
+            ratio.axhline(0, color=TEACHER, linestyle='--', linewidth=1)
+            ratio.plot(steps, [reading['log_ratio'][k] for reading in history], color=STUDENT)
+            ratio.set_xlabel('iteration')
+        axes[0][0].set_ylabel('transmitting norm\n(squared feature units)')
+        axes[1][0].set_ylabel('log(student / teacher)')
+        axes[0][0].legend(frameon=False)
+        figure.savefig(path, dpi=150)

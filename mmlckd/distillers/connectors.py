@@ -1,0 +1,18 @@
+"""Connectors: student maps at the teacher's channels."""
+
+import math
+
+from torch import nn
+
+
+class Connector(nn.Sequential):
+    """1 x 1 convolution without bias and batch norm, (B, in_channels, H, W) to (B, out_channels, H, W).
+
+    The convolution starts from N(0, sqrt(2 / out_channels)).
+
+    Source: OFD (Heo et al., ICCV 2019), section 3.1; initialisation of their code.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+        nn.init.normal_(self[0].weight, 0., math.sqrt(2. / out_channels))

@@ -1,0 +1,91 @@
+"""The teacher: loaded once, frozen, run only as deep as its taps."""
+
+import logging
+from typing import Dict, Optional, Sequence, Union
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmlckd.checkpoint import load_weights
+from mmlckd.config import bare_model, find_file, read_config
+from mmlckd.registry import MODELS
+
+from .feature_tap import FeatureTap, Tap, dry_run
+from .input_adapter import InputAdapter
+
+
+class FrozenTeacher:
+    """A network in evaluation mode without gradients.
+
+    It is not an ``nn.Module``, so that its owner neither trains, saves, averages nor synchronises it; copies of the
+    owner share it.
+
+    Args:
+        spec: The config's ``teacher``: a config path or package name (``mmdet::...``), a model dict, or a dict of
+            ``config`` or ``model``, with ``checkpoint`` (path or http(s) address; None keeps the model's own
+            initialisation) and ``norm_stats``: 'running', or 'batch' to let batch norms normalise by the
+            batch's statistics, as OFD and LONDON do; running statistics are never touched.
+
+    Raises:
+        ValueError: The spec is not of that form.
+        FileNotFoundError: The config does not exist.
+    """
+
+    def __init__(self, spec: Union[str, dict]):
+        spec = dict(config=spec) if isinstance(spec, str) else dict(spec)
+        if 'type' in spec:
+            options = {key: spec.pop(key) for key in ('checkpoint', 'norm_stats') if key in spec}
+            spec = dict(model=spec, **options)
+        unknown = set(spec) - {'config', 'model', 'checkpoint', 'norm_stats'}
+        if unknown or ('config' in spec) == ('model' in spec):
+            raise ValueError(f'teacher has the fields {sorted(spec)}: give config or model, and optionally checkpoint and norm_stats')
+        norm_stats = spec.get('norm_stats', 'running')
+        if norm_stats not in ('running', 'batch'):
+            raise ValueError(f"teacher.norm_stats is {norm_stats!r}: choose 'running' or 'batch'")
+        config = spec['model'] if 'model' in spec else bare_model(read_config(spec['config']))
+        self.checkpoint: Optional[str] = spec.get('checkpoint')
+        self.model: nn.Module = MODELS.build(config)
+        self.model.requires_grad_(False).eval()
+        if norm_stats == 'batch':
+            for module in self.model.modules():
+                if isinstance(module, _BatchNorm):
+                    module.train()
+                    module.track_running_stats = False  # batch statistics in, running ones neither read nor written
+        self._loaded = False
+
+    def __deepcopy__(self, memo) -> 'FrozenTeacher':
+        return self
+
+    def load(self) -> None:
+        """Load the weights, once; called where training starts, so that testing needs no teacher file.
+
+        Raises:
+            FileNotFoundError, ValueError: The checkpoint is missing, unsafe, damaged, or does not fit.
+        """
+        if self._loaded:
+            return
+        if self.checkpoint is None:
+            print_log('teacher.checkpoint is not given: the teacher keeps its initial weights', 'current', logging.WARNING)
+            if hasattr(self.model, 'init_weights'):
+                self.model.init_weights()
+        else:
+            load_weights(self.model, str(find_file(self.checkpoint) or self.checkpoint))
+        self._loaded = True
+
+    def connect(self, taps: Sequence[Tap], student: nn.Module, input_shape: Sequence[int]) -> Dict[Tap, tuple]:
+        """Settle what is tapped and how the student's input is read; returns the taps' shapes, by a dry run."""
+        self.taps = taps
+        run = dry_run(self.model, taps, input_shape, 'teacher')
+        self.last_calls, self.overwritten = run.last_calls, run.overwritten
+        self.adapter = InputAdapter(student.data_preprocessor, self.model.data_preprocessor)
+        return run.shapes
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor, data_samples: Optional[list]) -> FeatureTap:
+        """Tapped tensors of a batch that the student's preprocessor made; nothing beyond the deepest tap is run."""
+        self.load()
+        with FeatureTap(self.model, self.taps, self.last_calls, self.overwritten) as feats:
+            self.model(self.adapter(inputs, data_samples), data_samples, mode='tensor')
+        return feats

@@ -1,0 +1,76 @@
+"""Operator norm: the largest factor by which a linear layer stretches any input of a given size."""
+
+from typing import Optional, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .krylov import leading_eigenvector
+
+
+def operator_norm(module: nn.Module,
+                  input_shape: Sequence[int],
+                  num_iters: int = 20,
+                  vector: Optional[Tensor] = None) -> Tensor:
+    """Spectral norm of a linear layer as an operator on inputs of one size.
+
+    For a convolution this is the norm of the convolution itself, with its stride, padding, dilation and groups at
+    that resolution, not the norm of the kernel reshaped to a matrix (which is what
+    ``torch.nn.utils.parametrizations.spectral_norm`` uses, and which can be several times smaller).
+    The layer's own forward without its bias is A; its transpose comes from reverse-mode differentiation, so any
+    module that is linear up to a bias is served.
+
+    Args:
+        module: ``nn.Linear``, ``nn.Conv2d`` or any other module that is affine in its input and in evaluation
+            gives the same output every time. Differentiable with respect to its weights.
+        input_shape: (1, C, H, W) or (1, C): one input, batch included.
+        num_iters: Products with A^T A.
+        vector: Tensor of ``input_shape``: read as the start of the iteration and overwritten with the right singular
+            vector found, so that a later call needs one or two iterations. None starts from a fixed vector.
+
+    Returns:
+        Scalar tensor, in output units per input unit, float32 or the weights' float64.
+
+    Raises:
+        ValueError: ``input_shape`` is not that of one sample, or ``vector`` has another shape.
+
+    Source: power iteration on the operator as in Gouk et al., Regularisation of neural networks by enforcing
+    Lipschitz continuity (2021); the Krylov form is this project's.
+    """
+    input_shape = tuple(input_shape)
+    if len(input_shape) < 2 or input_shape[0] != 1:
+        raise ValueError(f'input_shape is {input_shape}: give one sample with its batch dimension, (1, C, H, W) or (1, C)')
+    if vector is not None and vector.shape != input_shape:
+        raise ValueError(f'vector has shape {tuple(vector.shape)} and input_shape is {input_shape}: they must agree')
+    weight = next(module.parameters())
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    with torch.autocast(weight.device.type, enabled=False):
+        offset = module(torch.zeros(input_shape, device=weight.device, dtype=weight.dtype)).detach()
+
+        def forward(x: Tensor) -> Tensor:
+            return (module(x.to(weight.dtype)) - offset).to(dtype)
+
+        right = _right_singular_vector(forward, input_shape, num_iters, vector, weight.device, dtype)
+        image = forward(right)
+        left = image.detach() / torch.linalg.vector_norm(image.detach()).clamp_min(torch.finfo(dtype).tiny)
+        if vector is not None:
+            vector.copy_(right)
+        return (left * image).sum()
+
+
+def _right_singular_vector(forward, input_shape, num_iters, vector, device, dtype):
+    if vector is None:
+        size = torch.Size(input_shape).numel()
+        vector = torch.arange(1, size + 1, device=device, dtype=torch.float64).mul(2.399963).cos()
+    start = F.normalize(vector.detach().reshape(1, 1, -1).to(dtype), dim=-1)
+
+    def normal(row: Tensor) -> Tensor:
+        with torch.enable_grad():
+            x = row.reshape(input_shape).requires_grad_()
+            image = forward(x)
+        transposed, = torch.autograd.grad(image, x, image.detach())
+        return transposed.reshape(1, 1, -1)
+
+    scale = torch.linalg.vector_norm(normal(start)).clamp_min(torch.finfo(dtype).tiny)
+    return leading_eigenvector(lambda row: normal(row) / scale, start, num_iters).reshape(input_shape)

@@ -1,0 +1,164 @@
+"""Transmitting norm: how strongly a block stretches its input, read off its own feature maps."""
+
+import math
+from typing import Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .krylov import leading_eigenvector
+
+
+def transmitting_norm(feat_in: Tensor,
+                      feat_out: Tensor,
+                      num_iters: int = 10,
+                      center: bool = False,
+                      eps: Optional[float] = None) -> Tensor:
+    """Spectral norm of the transmitting matrix of two feature maps, one value per sample.
+
+    With F_in (C_in x N) and F_out (C_out x N) the maps before and after a block, N positions each,
+
+        M = F_in F_out^T / N,        s = sigma_max(M) = u^T M v.
+
+    The singular pair (u, v) is found without gradient and the value u^T M v is then differentiated. At a
+    singular pair the derivatives of u and v drop out, so this is the exact gradient, a rank-one matrix a sample,
+    and nothing of the iteration is kept for the backward pass.
+
+    Args:
+        feat_in: Map (B, C_in, H, W), or tokens (B, N, C_in). Differentiable.
+        feat_out: Map (B, C_out, H', W') or tokens (B, N, C_out). Differentiable. Where the two maps differ in size
+            the larger is average-pooled (adaptively) to the smaller; tokens must agree in N.
+        num_iters: Products with M^T M spent on the singular pair.
+        center: Subtract each channel's mean over positions first, so that M is a cross-covariance and a constant
+            offset of the maps does not count (a Lipschitz constant is about differences).
+        eps: With ``center``, a map whose centred root mean square is below ``eps`` times its raw one counts as
+            constant: norm and gradient are exactly zero. None means 8 times the machine epsilon.
+
+    Returns:
+        (B,), non-negative, in squared feature units; float64 for float64 maps and float32 otherwise, inside and
+        outside autocast. Zero maps give zero and a zero gradient.
+
+    Raises:
+        ValueError: The maps are not 3- or 4-dimensional, differ in batch size, or are tokens of unequal N.
+
+    Source: LONDON (Shang et al., ICCV 2021), the transmitting matrix. ``center``, the iteration and the gradient
+    are this project's.
+    """
+    _check(feat_in, feat_out)
+    dtype = torch.promote_types(torch.promote_types(feat_in.dtype, feat_out.dtype), torch.float32)
+    with torch.autocast(feat_in.device.type, enabled=False):
+        feat_in, feat_out = feat_in.to(dtype), feat_out.to(dtype)
+        grid = _common_grid(feat_in, feat_out)
+        pooled_in, pooled_out = _pool(feat_in.detach(), grid), _pool(feat_out.detach(), grid)
+        left, right = _singular_pair(
+            _positions(pooled_in), _positions(pooled_out), num_iters, center, 8 * torch.finfo(dtype).eps if eps is None else eps)
+        # Pooling commutes with a projection onto one channel: with gradient, only that one channel is pooled.
+        before = _project(left, feat_in if feat_in.requires_grad else pooled_in, grid)
+        after = _project(right, feat_out if feat_out.requires_grad else pooled_out, grid)
+        if center:
+            before = before - before.mean(-1, keepdim=True)
+            after = after - after.mean(-1, keepdim=True)
+        return (before * after).mean(-1)
+
+
+@torch.no_grad()
+def _singular_pair(feat_in: Tensor, feat_out: Tensor, num_iters: int, center: bool, eps: float) -> Tuple[Tensor, Tensor]:
+    """Unit rows (B, 1, C_in) and (B, 1, C_out) of the top singular value of F_in F_out^T; zero for a zero matrix."""
+    if center:
+        (feat_in, flat_in), (feat_out, flat_out) = _centered(feat_in, eps), _centered(feat_out, eps)
+    channels_in, channels_out, positions = feat_in.shape[1], feat_out.shape[1], feat_in.shape[2]
+    # A fixed vector without structure: column sums alone vanish behind a LayerNorm.
+    probe = torch.arange(1, channels_in + 1, device=feat_in.device, dtype=feat_in.dtype).mul(2.399963).cos()
+    start = torch.matmul(probe, feat_in).unsqueeze(1)
+
+    # Row vectors throughout: a row times a matrix is the layout in which a CPU's product runs twice as fast.
+    if positions * (channels_in + channels_out) < channels_in * channels_out:
+        # Few positions: M^T M acts on v = F_out q as q -> G_in G_out q, with the N x N Gram matrices G = F^T F.
+        gram_in, gram_out = _unit_trace(feat_in.mT @ feat_in), _unit_trace(feat_out.mT @ feat_out)
+        weights = leading_eigenvector(lambda dual: torch.bmm(dual, gram_in), _unit(start), num_iters,
+                                      metric=lambda row: torch.bmm(row, gram_out))
+        right = torch.bmm(weights, feat_out.mT)
+        left = torch.bmm(torch.bmm(weights, gram_out), feat_in.mT)
+    else:
+        matrix = feat_in @ feat_out.mT
+        start = torch.bmm(start, feat_out.mT)
+        length = torch.linalg.vector_norm(torch.bmm(_unit(start), matrix.mT), dim=-1, keepdim=True)
+        scale = torch.where(length > 0, length, 1.).reciprocal()  # brings the operator's norm near one
+        right = leading_eigenvector(lambda row: torch.bmm(torch.bmm(row, matrix.mT) * scale, matrix) * scale, _unit(start), num_iters)
+        left = torch.bmm(right, matrix.mT)
+    left, right = _unit(left), _unit(right)
+    if center:
+        constant = (flat_in | flat_out).view(-1, 1, 1)
+        left, right = left.masked_fill(constant, 0.), right.masked_fill(constant, 0.)
+    return left, right
+
+
+def _check(feat_in: Tensor, feat_out: Tensor) -> None:
+    for name, feat in (('feat_in', feat_in), ('feat_out', feat_out)):
+        if feat.dim() not in (3, 4):
+            raise ValueError(f'{name} has shape {tuple(feat.shape)}: a map (B, C, H, W) or tokens (B, N, C) is needed')
+    if len(feat_in) != len(feat_out):
+        raise ValueError(f'feat_in holds {len(feat_in)} samples and feat_out {len(feat_out)}: give both the same batch')
+
+
+def _common_grid(feat_in: Tensor, feat_out: Tensor) -> Optional[Tuple[int, int]]:
+    """The size both maps are pooled to; None where nothing needs pooling."""
+    if feat_in.dim() == feat_out.dim() == 4:
+        grid = tuple(min(sizes) for sizes in zip(feat_in.shape[2:], feat_out.shape[2:]))
+        return None if feat_in.shape[2:] == feat_out.shape[2:] else grid
+    counts = [feat[0, 0].numel() if feat.dim() == 4 else feat.shape[1] for feat in (feat_in, feat_out)]
+    if counts[0] != counts[1]:
+        raise ValueError(f'feat_in has {counts[0]} positions and feat_out {counts[1]}, and tokens cannot be pooled: '
+                         'reshape them to maps (B, C, H, W), or name their `grid` on the tap')
+    return None
+
+
+@torch.no_grad()
+def _pool(feat: Tensor, grid: Optional[Tuple[int, int]]) -> Tensor:
+    """Adaptive average pooling, not differentiable; whole-number ratios as sums of row slices and one product a
+    quarter of the batch, which on a CPU is nearly ten times as fast and takes little beside its result."""
+    if grid is None or feat.shape[2:] == grid:
+        return feat
+    (height, width), (rows, cols) = feat.shape[2:], grid
+    if height % rows or width % cols:
+        return F.adaptive_avg_pool2d(feat, grid)
+    step = height // rows
+    average = torch.eye(cols, device=feat.device, dtype=feat.dtype).repeat_interleave(width // cols, 0)
+    average *= rows * cols / (height * width)
+    pooled = feat.new_empty(*feat.shape[:2], *grid)
+    for part, target in zip(feat.chunk(4), pooled.chunk(4)):
+        part = sum((part[:, :, i::step] for i in range(1, step)), part[:, :, ::step])
+        torch.mm(part.reshape(-1, width), average, out=target.view(-1, cols))
+    return pooled
+
+
+def _positions(feat: Tensor) -> Tensor:
+    """(B, C, N) view of a map or of tokens."""
+    return feat.flatten(2) if feat.dim() == 4 else feat.mT
+
+
+def _project(channel: Tensor, feat: Tensor, grid: Optional[Tuple[int, int]]) -> Tensor:
+    """channel F for unit rows (B, 1, C), pooled to the grid: (B, N)."""
+    projected = torch.bmm(channel, _positions(feat))
+    if grid is not None and feat.shape[2:] != grid:
+        projected = F.adaptive_avg_pool2d(projected.unflatten(2, feat.shape[2:]), grid)
+    return projected.flatten(1)
+
+
+def _centered(feat: Tensor, eps: float) -> Tuple[Tensor, Tensor]:
+    """The map (B, C, N) less each channel's mean, and (B,) whether rounding noise is all that is left."""
+    mean = feat.mean(-1, keepdim=True)
+    feat = feat - mean
+    spread = torch.linalg.vector_norm(feat, dim=(1, 2))
+    offset = math.sqrt(feat.shape[-1]) * torch.linalg.vector_norm(mean, dim=(1, 2))
+    return feat, spread <= eps * torch.hypot(spread, offset)
+
+
+def _unit(row: Tensor) -> Tensor:
+    row = row / row.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(row.dtype).tiny)  # squares neither under- nor overflow
+    return F.normalize(row, dim=-1)
+
+
+def _unit_trace(gram: Tensor) -> Tensor:
+    return gram / gram.diagonal(dim1=1, dim2=2).sum(-1).clamp_min(torch.finfo(gram.dtype).tiny).view(-1, 1, 1)

@@ -1,0 +1,86 @@
+"""Random states in checkpoints: a resumed run goes on as the one never interrupted would have."""
+
+import logging
+import random
+from typing import Any, Dict, Optional
+
+import numpy as np
+import torch
+from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.logging import print_log
+
+from mmlckd.registry import HOOKS
+
+
+def random_state() -> Dict[str, Any]:
+    """State of every generator of this process: Python, numpy, torch, and its GPU if it has one."""
+    state = dict(python=random.getstate(), numpy=np.random.get_state(), torch=torch.get_rng_state())
+    if torch.cuda.is_available():
+        state['cuda'] = torch.cuda.get_rng_state()
+    return state
+
+
+def set_random_state(state: Dict[str, Any]) -> None:
+    """Put back what :func:`random_state` took."""
+    version, numbers, gauss = state['python']
+    random.setstate((version, tuple(numbers), gauss))
+    np.random.set_state(state['numpy'])
+    torch.set_rng_state(state['torch'])
+    if 'cuda' in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state['cuda'])
+
+
+@HOOKS.register_module()
+class RandomStateHook(Hook):
+    """Save the random states of all ranks with each checkpoint, and start from them after a resume.
+
+    The states are taken where training pauses (the end of an epoch, or the iteration of a checkpoint) and put back
+    where it goes on, in the uninterrupted run as well: what validation and logging draw in between changes nothing.
+
+    Resuming is exact at epoch checkpoints with the same number of processes, and workers that are not persistent (those
+    keep generators of their own). In iteration loops it is exact where the data pipeline draws no random numbers in
+    the main process.
+
+    Source: this project.
+    """
+
+    priority = 'LOW'  # before CheckpointHook
+
+    def __init__(self) -> None:
+        self.states: Optional[list] = None
+        self.pending = False
+
+    def after_train_epoch(self, runner) -> None:
+        self._take()
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        if any(isinstance(hook, CheckpointHook) and not hook.by_epoch
+               and (self.every_n_train_iters(runner, hook.interval) or self.is_last_train_iter(runner)) for hook in runner.hooks):
+            self._take()
+
+    def before_train_epoch(self, runner) -> None:
+        self._put_back(runner)
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        self._put_back(runner)
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        if self.states is not None:
+            checkpoint['random_states'] = self.states
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        states = checkpoint.get('random_states')
+        if states is not None and len(states) != get_world_size():
+            print_log(f'the checkpoint holds the random states of {len(states)} processes and {get_world_size()} run now: '
+                      'training goes on from fresh ones', 'current', logging.WARNING)
+            states = None
+        self.states, self.pending = states, states is not None
+
+    def _take(self) -> None:
+        self.states, self.pending = all_gather_object(random_state()), True
+
+    def _put_back(self, runner) -> None:
+        if self.pending and runner.iter > 0:  # a checkpoint that is loaded and not resumed starts at 0
+            set_random_state(self.states[get_rank()])
+        self.pending = False

@@ -1,0 +1,137 @@
+"""What the command-line tools share: configs from arguments, processes, and errors in one sentence."""
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Callable, Optional
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
+
+from mmlckd.config import find_file, is_distiller, read_config
+
+_PACKAGE = Path(__file__).resolve().parent
+_TOOLS = _PACKAGE.parent / 'tools'
+
+# What each launcher calls rank, world size and local rank.
+_RANK_VARIABLES = dict(
+    pytorch=('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
+    slurm=('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
+    mpi=('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'))
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of every tool that runs a config."""
+    parser.add_argument('--work-dir', help='folder for logs, checkpoints and figures (default: work_dirs/<config name>)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', default={},
+                        help='override config fields, nested ones with dots and lists in quotes: '
+                        'train_cfg.max_epochs=1 model.taps="[backbone.layer3,backbone.layer4]"')
+    parser.add_argument('--launcher', choices=('none', *_RANK_VARIABLES), default='none', help='how processes are started (default: none)')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by launchers that pass it; not for hand use')
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+
+
+def run_tool(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
+    """Parse arguments and run; a wrong input ends in one sentence and exit code 1, an interruption in 130."""
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
+    try:
+        main(args)
+    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError, ImportError) as error:
+        if args.debug:
+            raise
+        own = _own_error(error)
+        if own is None and not isinstance(error, (FileNotFoundError, PermissionError)):
+            raise  # a bug, here or below: its traceback is the useful part
+        print(f'error: {" ".join(str(own or error).split())}', file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print('interrupted; go on with --resume', file=sys.stderr)
+        sys.exit(130)
+
+
+def _own_error(error: Optional[BaseException]) -> Optional[BaseException]:
+    """The error that this package raised, behind what MMEngine's registry wraps around it; None if it is another's."""
+    while error is not None:
+        frames = traceback.extract_tb(error.__traceback__)
+        if frames and {_PACKAGE, _TOOLS} & set(Path(frames[-1].filename).resolve().parents):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def load_run_config(args: argparse.Namespace) -> Config:
+    """The config a tool is to run: read, overridden, its work folder set, and its files known to be there.
+
+    Raises:
+        FileNotFoundError: The config, its data or its teacher's checkpoint is missing; the message says how to make it.
+    """
+    config = read_config(args.config)
+    config.merge_from_dict(args.cfg_options)
+    config.launcher = args.launcher
+    config.work_dir = args.work_dir or config.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+    return config
+
+
+def check_prerequisites(config: Config) -> None:
+    """Look for what the config's training needs on disk, before anything is built or written.
+
+    A config may say how a missing path is made, in ``prerequisites = {path: command}``.
+
+    Raises:
+        FileNotFoundError: A data folder, or the teacher's checkpoint, is not there.
+    """
+    needed = {}
+    for name in ('train_dataloader', 'val_dataloader'):
+        dataset = (config.get(name) or {}).get('dataset') or {}
+        while isinstance(dataset.get('dataset'), dict):  # wrappers such as RepeatDataset
+            dataset = dataset['dataset']
+        if dataset.get('data_root'):
+            needed.setdefault(dataset['data_root'], f'{name}.dataset.data_root')
+    if is_distiller(config.model) and isinstance(config.model.teacher, dict):
+        checkpoint = config.model.teacher.get('checkpoint')
+        if checkpoint and '://' not in checkpoint:
+            needed[checkpoint] = 'model.teacher.checkpoint'
+    for path, field in needed.items():
+        if not Path(path).expanduser().exists() and find_file(path) is None:
+            command = config.get('prerequisites', {}).get(path)
+            remedy = f'make it with `{command}`' if command else f'put it there, or name another with --cfg-options {field}=...'
+            raise FileNotFoundError(f'{field} is {path!r}, which does not exist: {remedy}')
+
+
+def init_processes(config: Config) -> None:
+    """Join the other processes of a CPU job; with a GPU MMEngine does it.
+
+    MMEngine's own start-up picks a GPU for each process, which fails without one. Here the group is gloo's, the DDP
+    wrapper gets no device, and synchronised batch norms, which are GPU only, become ordinary ones.
+    """
+    if config.launcher == 'none' or torch.cuda.is_available():
+        return
+    values = [os.environ.get(name) for name in _RANK_VARIABLES[config.launcher]]
+    if None in values:
+        raise ValueError(f'--launcher {config.launcher} needs {", ".join(_RANK_VARIABLES[config.launcher])} in the environment: '
+                         'start the tool through tools/dist_train.sh, tools/slurm_train.sh or mpirun')
+    os.environ.update(RANK=values[0], WORLD_SIZE=values[1], LOCAL_RANK=values[2])
+    os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
+    os.environ.setdefault('MASTER_PORT', '29500')
+    torch.distributed.init_process_group('gloo')
+    if config.get('model_wrapper_cfg') is None:
+        config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
+                                        find_unused_parameters=config.get('find_unused_parameters', False))
+    if _replace_sync_bn(config.model):
+        print_log('SyncBN needs a GPU: BN takes its place, each process normalising by its own share of the batch',
+                  'current', logging.WARNING)
+
+
+def _replace_sync_bn(node) -> bool:
+    """Turn norm layers of type SyncBN into BN throughout a model config; whether there were any."""
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ()
+    found = any([_replace_sync_bn(child) for child in children])
+    if isinstance(node, dict) and node.get('type') == 'SyncBN':
+        node['type'] = 'BN'
+        return True
+    return found

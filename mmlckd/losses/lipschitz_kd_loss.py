@@ -1,0 +1,125 @@
+"""The Lipschitz loss: the student's transmitting norms follow the teacher's."""
+
+from typing import List, NamedTuple, Optional, Sequence, Union
+
+import torch
+from torch import Tensor, nn
+
+from mmlckd.functional import transmitting_norm
+from mmlckd.registry import MODELS
+
+
+class PairNorms(NamedTuple):
+    """Transmitting norms of one pair of taps in the last batch, (B,) each, detached and still on the device."""
+
+    student: Tensor
+    teacher: Tensor
+
+
+@MODELS.register_module()
+class LipschitzKDLoss(nn.Module):
+    """Match the transmitting norms of consecutive feature maps, student to teacher.
+
+    n maps, shallow to deep, give n - 1 pairs. With s_k and t_k the norms of pair k in student and teacher,
+
+        L = loss_weight * sum_k w_k * mean over the batch of d(s_k, t_k).
+
+    A sample whose norm falls below ``eps`` on either side, or is not finite, is left out of its pair's mean.
+
+    Args:
+        loss_weight: Factor of the whole loss, non-negative.
+        distance: 'log' (log(s / t))^2, 'relative' ((s - t) / t)^2, or 'absolute' (s - t)^2. The first two do not
+            depend on the scale of the maps.
+        center: Norms of maps centred over positions. None: True for the scale-free distances and False for
+            'absolute', which is then the authors' converged loss.
+        pair_weights: 'geometric' (2^-(n-1-k), k = 0 .. n-2: the deepest pair weighs 1/2, the one before 1/4), 'uniform'
+            (1 / (n - 1) each), or a list of n - 1 numbers.
+        num_iters: Iterations of :func:`mmlckd.functional.transmitting_norm`.
+        eps: Norm below which a sample is left out, in squared feature units.
+
+    Source: LONDON (Shang et al., ICCV 2021), the Lipschitz loss; distance 'absolute' with geometric weights. The
+    scale-free distances and the centring are this project's.
+    """
+
+    DISTANCES = {
+        'log': lambda student, teacher: (student / teacher).log().square(),
+        'relative': lambda student, teacher: ((student - teacher) / teacher).square(),
+        'absolute': lambda student, teacher: (student - teacher).square(),
+    }
+
+    def __init__(self,
+                 loss_weight: float = 1.0,
+                 distance: str = 'log',
+                 center: Optional[bool] = None,
+                 pair_weights: Union[str, Sequence[float]] = 'geometric',
+                 num_iters: int = 10,
+                 eps: float = 1e-12):
+        super().__init__()
+        if distance not in self.DISTANCES:
+            raise ValueError(f'distance is {distance!r}: choose one of {", ".join(map(repr, self.DISTANCES))}')
+        if isinstance(pair_weights, str) and pair_weights not in ('geometric', 'uniform'):
+            raise ValueError(f"pair_weights is {pair_weights!r}: choose 'geometric', 'uniform' or a list of numbers")
+        if loss_weight < 0:
+            raise ValueError(f'loss_weight is {loss_weight}: it must not be negative')
+        if num_iters < 1:
+            raise ValueError(f'num_iters is {num_iters}: at least 1 is needed')
+        self.loss_weight = loss_weight
+        self.distance = distance
+        self.center = distance != 'absolute' if center is None else center
+        self.pair_weights = pair_weights
+        self.num_iters = num_iters
+        self.eps = eps
+        self.last_norms: List[PairNorms] = []
+
+    def forward(self, student_feats: Sequence[Tensor], teacher_feats: Sequence[Tensor]) -> Tensor:
+        """Loss of one batch.
+
+        Args:
+            student_feats: n >= 2 maps (B, C, H, W) or tokens (B, N, C), shallow to deep. Differentiable.
+            teacher_feats: As many maps of the same batch; channels and sizes may differ from the student's.
+
+        Returns:
+            Scalar, float32 (float64 for float64 maps), attached to every student map.
+
+        Raises:
+            ValueError: Unequal numbers of maps, fewer than two, unequal batches, or weights that do not fit.
+        """
+        count = len(student_feats)
+        if len(teacher_feats) != count:
+            raise ValueError(f'{count} student maps against {len(teacher_feats)} teacher maps: tap as many modules on both sides')
+        if count < 2:
+            raise ValueError(f'{count} map is tapped: the Lipschitz loss compares consecutive maps and needs at least two')
+        if len(student_feats[0]) != len(teacher_feats[0]):
+            raise ValueError(f'a student batch of {len(student_feats[0])} against a teacher batch of {len(teacher_feats[0])}: '
+                             'both must see the same images')
+        self.last_norms = []
+        total = 0.
+        for k, weight in enumerate(self.weights_for(count - 1)):
+            student = self._norm(student_feats[k], student_feats[k + 1])
+            with torch.no_grad():
+                teacher = self._norm(teacher_feats[k].detach(), teacher_feats[k + 1].detach())
+            self.last_norms.append(PairNorms(student.detach(), teacher))
+            total = total + weight * self._masked_mean(student, teacher)
+        return self.loss_weight * total
+
+    def weights_for(self, num_pairs: int) -> List[float]:
+        """The weight of each pair, shallow to deep."""
+        if self.pair_weights == 'geometric':
+            return [2.**(k - num_pairs) for k in range(num_pairs)]
+        if self.pair_weights == 'uniform':
+            return [1. / num_pairs] * num_pairs
+        if len(self.pair_weights) != num_pairs:
+            raise ValueError(f'pair_weights has {len(self.pair_weights)} numbers for {num_pairs} pairs: give one a pair')
+        return list(self.pair_weights)
+
+    def _norm(self, feat_in: Tensor, feat_out: Tensor) -> Tensor:
+        return transmitting_norm(feat_in, feat_out, num_iters=self.num_iters, center=self.center)
+
+    def _masked_mean(self, student: Tensor, teacher: Tensor) -> Tensor:
+        valid = (student.detach() >= self.eps) & (teacher >= self.eps) & student.detach().isfinite() & teacher.isfinite()
+        # Both sides are replaced before the distance is taken: a masked NaN would come back through its derivative.
+        distance = self.DISTANCES[self.distance](student.where(valid, 1.), teacher.where(valid, 1.))
+        return distance.sum() / valid.sum().clamp_min(1)
+
+    def extra_repr(self) -> str:
+        return f'loss_weight={self.loss_weight}, distance={self.distance!r}, center={self.center}, pair_weights={self.pair_weights!r}'

@@ -1,0 +1,118 @@
+"""OFD: the overhaul of feature distillation, the base that the authors add the Lipschitz loss to."""
+
+import math
+from typing import List, Optional, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mmlckd.registry import MODELS
+
+
+def relu_margin(norm: nn.Module) -> Tensor:
+    """Expected value of the negative part of each channel of a batch norm's output.
+
+    A channel is taken as normal with mean ``bias`` = m and standard deviation ``|weight|`` = s; then, with phi and
+    Phi the normal density and distribution,
+
+        m_c = E[X | X < 0] = m - s * phi(m / s) / Phi(-m / s),    or -3 s where Phi(-m / s) <= 0.001.
+
+    A channel with s = 0 is a constant and gets margin 0.
+
+    Args:
+        norm: A batch norm with affine parameters (C,).
+
+    Returns:
+        (C,), at most 0, float32 or wider. Not differentiable.
+
+    Source: Heo et al., A comprehensive overhaul of feature distillation (ICCV 2019), section 3.2, and their code
+    for the tail; the value at s = 0 is this project's.
+    """
+    std, mean = norm.weight.detach().abs().double(), norm.bias.detach().double()
+    ratio = mean / std.clamp_min(torch.finfo(torch.float64).tiny)
+    below = torch.special.ndtr(-ratio)
+    density = torch.exp(-ratio.square() / 2) / math.sqrt(2 * math.pi)
+    margin = torch.where(below > 0.001, mean - std * density / below.clamp_min(0.001), -3 * std)
+    return margin.where(std > 0, 0.).to(torch.promote_types(norm.weight.dtype, torch.float32))
+
+
+@MODELS.register_module()
+class OFDLoss(nn.Module):
+    """Partial squared distance to the margin-rectified teacher maps.
+
+    With T' = max(T, m_c), m_c the margin of channel c, and n maps,
+
+        L = loss_weight / B * sum_i 2^-(n-1-i) * sum over entries with S > T' or T' > 0 of (S - T')^2.
+
+    Args:
+        loss_weight: Factor of the loss, non-negative.
+        margins_from: Paths of the teacher's batch norms, one a tap, where the tapped module is not that batch norm
+            itself. None: the tapped modules.
+
+    Source: Heo et al. (ICCV 2019), equations of sections 3.2 and 3.3; weights of their code.
+    """
+
+    def __init__(self, loss_weight: float = 1.0, margins_from: Optional[Sequence[str]] = None):
+        super().__init__()
+        if loss_weight < 0:
+            raise ValueError(f'loss_weight is {loss_weight}: it must not be negative')
+        self.loss_weight = loss_weight
+        self.margins_from = margins_from
+        self._norms: List[nn.Module] = []
+        self._margins: Optional[List[Tensor]] = None
+
+    def attach(self, teacher: nn.Module, taps: Sequence) -> None:
+        """Find the batch norms whose affine parameters give the margins; the distiller calls this once.
+
+        Raises:
+            ValueError: A path that does not name an affine batch norm, or not one path a tap.
+        """
+        paths = self.margins_from or [tap.module for tap in taps]
+        if len(paths) != len(taps):
+            raise ValueError(f'margins_from names {len(paths)} batch norms for {len(taps)} taps: give one a tap')
+        modules = dict(teacher.named_modules())
+        for path in paths:
+            if not isinstance(modules.get(path), nn.modules.batchnorm._BatchNorm) or not modules[path].affine:
+                raise ValueError(f'{path!r} is no affine batch norm of the teacher: name the batch norm before each tapped '
+                                 'ReLU in OFDLoss(margins_from=[...])')
+        # In a tuple, so that the teacher's modules do not become part of this one.
+        self._norms = tuple(modules[path] for path in paths)
+
+    def forward(self, student_feats: Sequence[Tensor], teacher_feats: Sequence[Tensor], margins: Optional[Sequence[Tensor]] = None) -> Tensor:
+        """Loss of one batch.
+
+        Args:
+            student_feats: n maps (B, C, H, W), at the teacher's channels. Differentiable.
+            teacher_feats: n maps of the same shapes; detached here.
+            margins: (C,) a map; None takes those of the attached teacher.
+
+        Returns:
+            Scalar, float32 or wider.
+
+        Raises:
+            ValueError: Shapes differ, or neither margins nor a teacher are given.
+        """
+        if margins is None:
+            margins = self._attached_margins()
+        if not len(student_feats) == len(teacher_feats) == len(margins):
+            raise ValueError(f'{len(student_feats)} student maps, {len(teacher_feats)} teacher maps and {len(margins)} margins: '
+                             'tap as many modules on both sides')
+        total = 0.
+        for i, (student, teacher, margin) in enumerate(zip(student_feats, teacher_feats, margins)):
+            if student.shape != teacher.shape:
+                raise ValueError(f'student map {i} is {tuple(student.shape)} and the teacher\'s {tuple(teacher.shape)}: '
+                                 'OFDLoss needs equal shapes, so set connectors=True on it and tap stages of equal size')
+            dtype = torch.promote_types(student.dtype, torch.float32)
+            student = student.to(dtype)
+            target = torch.maximum(teacher.detach().to(dtype), margin.to(student).view(-1, 1, 1))
+            # Outside the mask the target takes the student's place: difference and gradient are both zero there.
+            distance = (student - target.where((student > target) | (target > 0), student.detach())).square().sum()
+            total = total + 2.**(i + 1 - len(student_feats)) * distance
+        return self.loss_weight * total / len(student_feats[0])
+
+    def _attached_margins(self) -> List[Tensor]:
+        if self._margins is None:
+            if not self._norms:
+                raise ValueError('margins is None and no teacher is attached: pass margins=[...], or call attach(teacher, taps)')
+            self._margins = [relu_margin(norm) for norm in self._norms]  # the teacher is frozen: once is enough
+        return self._margins

@@ -1,0 +1,9 @@
+"""Registries of this package, children of MMEngine's: refer to an entry as ``mmlckd.Name`` from any config."""
+
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import Registry
+
+MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmlckd',
+                  locations=['mmlckd.losses', 'mmlckd.distillers', 'mmlckd.backbones'])
+HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmlckd', locations=['mmlckd.hooks'])

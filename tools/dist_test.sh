@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Evaluate on several processes: one a GPU, or gloo processes on the CPU where there is none.
+#   bash tools/dist_test.sh CONFIG CHECKPOINT GPUS [options of tools/test.py]
+# On several machines run it on each with NNODES, NODE_RANK (0 to NNODES - 1), MASTER_ADDR (machine 0) and PORT set.
+set -euo pipefail
+if [ $# -lt 3 ]; then sed -n '2,4s/^# *//p' "$0" >&2; exit 2; fi
+CONFIG=$1; CHECKPOINT=$2; GPUS=$3; shift 3
+HERE=$(cd "$(dirname "$0")" && pwd)
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+exec "${PYTHON:-python}" -m torch.distributed.run --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --nproc_per_node="$GPUS" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" "$HERE/test.py" "$CONFIG" "$CHECKPOINT" --launcher pytorch "$@"

@@ -1,0 +1,43 @@
+"""Write the bare student of a training checkpoint: no connectors, no optimizer, a SHA-256 suffix as OpenMMLab publishes.
+
+    python tools/export_student.py work_dirs/mnist5k_wrn16-2_to_wrn10-1/epoch_12.pth student.pth
+    # writes student-<first 8 digits>.pth, which loads into the student's own config with strict=True
+"""
+
+import argparse
+import hashlib
+import os
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+
+from mmlckd.checkpoint import read_checkpoint
+from mmlckd.launching import run_tool
+
+
+def make_parser():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('checkpoint', help='checkpoint of a training run')
+    parser.add_argument('out', type=Path, help='file to write; the suffix is put before its ending')
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    return parser
+
+
+def main(args):
+    content = read_checkpoint(args.checkpoint)
+    if 'state_dict' not in content:
+        raise ValueError(f'checkpoint {args.checkpoint!r} has no state_dict: give a checkpoint that training wrote')
+    weights = OrderedDict((key, value) for key, value in content['state_dict'].items() if not key.startswith('distiller.'))
+    meta = {key: value for key, value in content.get('meta', {}).items() if key in ('dataset_meta', 'mmengine_version')}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    partial = args.out.with_suffix('.partial')
+    torch.save(dict(state_dict=weights, meta=meta), partial)
+    digest = hashlib.sha256(partial.read_bytes()).hexdigest()[:8]
+    target = args.out.with_name(f'{args.out.stem}-{digest}{args.out.suffix or ".pth"}')
+    os.replace(partial, target)
+    print(f'{target}: {len(weights)} tensors, {target.stat().st_size / 2**20:.2f} MiB')
+
+
+if __name__ == '__main__':
+    run_tool(main, make_parser())

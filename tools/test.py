@@ -1,0 +1,39 @@
+"""Evaluate a checkpoint with a config's test set; of a distillation config the student is tested, without its teacher.
+
+    python tools/test.py configs/demo/mnist5k_wrn16-2_to_wrn10-1.py work_dirs/mnist5k_wrn16-2_to_wrn10-1/epoch_12.pth
+    bash tools/dist_test.sh CONFIG CHECKPOINT 8
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from mmengine.runner import Runner
+
+from mmlckd.config import bare_config
+from mmlckd.launching import add_run_arguments, init_processes, load_run_config, run_tool
+
+
+def make_parser():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='path of a config, or the name of another package\'s (mmdet::...)')
+    parser.add_argument('checkpoint', help='checkpoint to evaluate')
+    add_run_arguments(parser)
+    parser.add_argument('--out', type=Path, metavar='JSON', help='write the metrics to this file')
+    return parser
+
+
+def main(args):
+    config = bare_config(load_run_config(args))
+    if not Path(args.checkpoint).is_file() and '://' not in args.checkpoint:
+        raise FileNotFoundError(f'checkpoint {args.checkpoint!r} does not exist')
+    config.load_from = args.checkpoint
+    init_processes(config)
+    metrics = Runner.from_cfg(config).test()
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(metrics, indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    run_tool(main, make_parser())

@@ -1,0 +1,50 @@
+"""Train the model of a config: a teacher, a student alone, or a student with its teacher.
+
+    python tools/train.py configs/demo/mnist5k_wrn16-2_to_wrn10-1.py
+    python tools/train.py CONFIG --resume                     # go on from the work folder's last checkpoint
+    python tools/train.py CONFIG --cfg-options train_cfg.max_epochs=1 randomness.seed=3
+    bash tools/dist_train.sh CONFIG 8                         # eight processes on this machine
+"""
+
+import argparse
+
+import torch
+from mmengine.runner import Runner
+
+from mmlckd.launching import add_run_arguments, check_prerequisites, init_processes, load_run_config, run_tool
+
+
+def make_parser():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='path of a config, or the name of another package\'s (mmdet::...)')
+    add_run_arguments(parser)
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (needs a GPU)')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the actual total batch size')
+    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+                        help='go on from this checkpoint, or from the last one in the work folder')
+    return parser
+
+
+def main(args):
+    config = load_run_config(args)
+    if args.amp:
+        if not torch.cuda.is_available():
+            raise ValueError('--amp needs a GPU and none is visible: leave it out')
+        config.optim_wrapper.type = 'AmpOptimWrapper'
+        config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in config.get('auto_scale_lr', {}):
+            raise ValueError('--auto-scale-lr needs the batch size that the learning rate was set for: add '
+                             'auto_scale_lr=dict(base_batch_size=...) to the config')
+        config.auto_scale_lr.enable = True
+    if args.resume:
+        config.resume = True
+        config.load_from = None if args.resume == 'auto' else args.resume
+    config.setdefault('default_hooks', {}).setdefault('random_state', dict(type='mmlckd.RandomStateHook'))
+    check_prerequisites(config)
+    init_processes(config)
+    Runner.from_cfg(config).train()
+
+
+if __name__ == '__main__':
+    run_tool(main, make_parser())

@@ -2,16 +2,23 @@
 
 import mmcv
 import mmengine
+import torch
 from mmengine.utils import digit_version
 
 from .version import __version__
 
-_SUPPORTED = ((mmengine, '0.10.0', '1.0.0'), (mmcv, '2.0.0', '3.0.0'))
-for _package, _lowest, _first_unsupported in _SUPPORTED:
-    if not digit_version(_lowest) <= digit_version(_package.__version__) < digit_version(_first_unsupported):
-        raise ImportError(f'mmlckd needs {_package.__name__} >={_lowest},<{_first_unsupported} and found {_package.__version__}: '
-                          f'run `pip install "onedl-{_package.__name__}>={_lowest},<{_first_unsupported}"`, or the package '
-                          'of that name from OpenMMLab')
+# torch 2.6 is the first whose safe loader takes this package's allow-list; mmcv 2.3 does not compile against 2.11.
+_SUPPORTED = ((torch, '2.6.0', '2.11.0'), (mmengine, '0.10.0', '1.0.0'), (mmcv, '2.0.0', '3.0.0'))
+
+
+def _check_versions(supported=_SUPPORTED):
+    for package, lowest, unsupported in supported:
+        if not digit_version(lowest) <= digit_version(package.__version__) < digit_version(unsupported):
+            raise ImportError(f'mmlckd needs {package.__name__} >={lowest},<{unsupported} and found {package.__version__}: '
+                              'install one of that range (the README\'s section on installing names the packages)')
+
+
+_check_versions()
 
 from .registry import HOOKS, MODELS  # noqa: E402  after the versions are known to work
 

@@ -8,8 +8,10 @@ import argparse
 import json
 from pathlib import Path
 
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from mmlckd.checkpoint import load_weights
 from mmlckd.config import bare_config
 from mmlckd.launching import add_run_arguments, init_processes, load_run_config, run_tool
 
@@ -25,11 +27,11 @@ def make_parser():
 
 def main(args):
     config = bare_config(load_run_config(args))
-    if not Path(args.checkpoint).is_file() and '://' not in args.checkpoint:
-        raise FileNotFoundError(f'checkpoint {args.checkpoint!r} does not exist')
-    config.load_from = args.checkpoint
     init_processes(config)
-    metrics = Runner.from_cfg(config).test()
+    runner = Runner.from_cfg(config)
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    load_weights(model, args.checkpoint)
+    metrics = runner.test()
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(metrics, indent=2) + '\n')

@@ -56,7 +56,8 @@ class SpectralNormHook(Hook):
             from mmlckd.analysis import plot_history  # matplotlib is needed here only
             folder = Path(runner.work_dir)
             (folder / 'lipschitz.json').write_text(json.dumps(history, indent=1) + '\n')
-            plot_history(history, folder / 'lipschitz.png')
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            plot_history(history, folder / 'lipschitz.png', [name for name, _, _ in pairs_of(model)])
             runner.logger.info(f'Transmitting norms over training: {folder / "lipschitz.png"}')
 
     def history(self, runner) -> List[dict]:
@@ -64,11 +65,21 @@ class SpectralNormHook(Hook):
         return list(runner.message_hub.runtime_info.get(self.HISTORY, []))
 
 
+def pairs_of(model: torch.nn.Module) -> List[tuple]:
+    """Name, student norms and teacher norms of every pair in a distiller's Lipschitz losses; norms of its last batch."""
+    found = []
+    for entry in getattr(model, 'entries', ()):
+        if isinstance(entry.loss, LipschitzKDLoss):
+            paths = [tap.module.removeprefix('backbone.') for tap in entry.student_taps]
+            found += [(f'{before} to {after}', *norms) for before, after, norms in zip(paths, paths[1:], entry.loss.last_norms)]
+    return found
+
+
 def read_norms(model: torch.nn.Module) -> Dict[str, List[float]]:
-    """Batch means of the last norms of all Lipschitz losses in a model, by pair; empty where there are none."""
-    pairs = [pair for module in model.modules() if isinstance(module, LipschitzKDLoss) for pair in module.last_norms]
+    """Batch means of those norms and of their log-ratio, by pair; empty where there are none."""
+    pairs = pairs_of(model)
     if not pairs:
         return {}
-    rows = [torch.stack([student.mean(), teacher.mean(), (student / teacher).log().mean()]) for student, teacher in pairs]
+    rows = [torch.stack([student.mean(), teacher.mean(), (student / teacher).log().mean()]) for _, student, teacher in pairs]
     student, teacher, log_ratio = torch.stack(rows, dim=1).tolist()
     return dict(student=student, teacher=teacher, log_ratio=log_ratio)

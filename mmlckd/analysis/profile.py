@@ -1,0 +1,45 @@
+"""The Lipschitz profile of a network on given images."""
+
+from typing import Iterable, Sequence, Union
+
+import torch
+from torch import Tensor, nn
+
+from mmlckd.distillers.feature_tap import FeatureTap, dry_run, parse_taps
+from mmlckd.functional import transmitting_norm
+
+
+@torch.no_grad()
+def transmitting_profile(model: nn.Module,
+                         batches: Iterable[dict],
+                         taps: Union[str, Sequence],
+                         input_shape: Sequence[int],
+                         center: bool = True) -> Tensor:
+    """Transmitting norms of consecutive taps, image by image, in evaluation mode.
+
+    Args:
+        model: A network of OpenMMLab, its weights loaded.
+        batches: What its test data loader yields.
+        taps: Module paths or tap dicts, shallow to deep, or a preset's name.
+        input_shape: (C, H, W) of the dry run that looks for maps overwritten in place.
+        center: As in :func:`mmlckd.functional.transmitting_norm`.
+
+    Returns:
+        (pairs, images), on the CPU, in squared feature units.
+    """
+    model.eval()
+    taps = parse_taps(taps, model, 'model')
+    overwritten = dry_run(model, taps, input_shape, 'model').overwritten
+    columns = []
+    for batch in batches:
+        data = model.data_preprocessor(batch, False)
+        with FeatureTap(model, taps, copy=overwritten) as feats:
+            model(**data, mode='tensor')
+        maps = [feats[tap] for tap in taps]
+        columns.append(torch.stack([transmitting_norm(before, after, center=center) for before, after in zip(maps, maps[1:])]).cpu())
+    return torch.cat(columns, dim=1)
+
+
+def profile_distance(student: Tensor, teacher: Tensor) -> float:
+    """Mean over pairs and images of |log(student / teacher)|; e to this power is the typical factor between the two."""
+    return (student / teacher).log().abs().mean().item()

@@ -1,0 +1,133 @@
+"""The demo: a teacher, a student alone and a Lipschitz-guided student on real digits, then a table and a figure.
+
+    python tools/demo.py            # what `make demo` runs; what is finished already is not run again
+    python tools/demo.py --seed 1 --work-dir work_dirs/demo_seed1
+
+Each training is the ordinary command that it prints; an interrupted one goes on where it was.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from mmengine.runner import Runner, set_random_seed
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from mmlckd.analysis import profile_distance, transmitting_profile
+from mmlckd.checkpoint import load_weights
+from mmlckd.config import bare_config, bare_model, read_config
+from mmlckd.launching import run_tool
+from mmlckd.registry import MODELS
+
+DATA = Path('data/mnist5k')
+TEACHER, ALONE, GUIDED = (f'configs/demo/mnist5k_{name}.py' for name in ('wrn16-2', 'wrn10-1', 'wrn16-2_to_wrn10-1'))
+RUNS = {TEACHER: 'teacher WRN-16-2, 2,000 images', ALONE: 'student WRN-10-1 alone, 100 images', GUIDED: 'student Lipschitz-guided, 100 images'}
+
+
+def make_parser():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs'), help='folder for the three runs (default: work_dirs)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the two students (default: 0); the teacher\'s is 0')
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    return parser
+
+
+def work_dir_of(config, args):
+    """The teacher serves every seed, so it stays where its config puts it."""
+    return Path('work_dirs' if config == TEACHER else args.work_dir) / Path(config).stem
+
+
+def train(config, args, console):
+    """Train by the ordinary command, its epochs as a progress bar, unless it is finished."""
+    folder, epochs = work_dir_of(config, args), read_config(config).train_cfg.max_epochs
+    checkpoint = folder / f'epoch_{epochs}.pth'
+    options = [] if config == TEACHER or args.seed == 0 else ['--cfg-options', f'randomness.seed={args.seed}']
+    command = ['tools/train.py', config, '--work-dir', str(folder), '--resume', *options]
+    console.print(f'[dim]python {" ".join(command)}{" (finished)" if checkpoint.is_file() else ""}[/dim]', soft_wrap=True)
+    if checkpoint.is_file():
+        return checkpoint
+    columns = (TextColumn('{task.description:38}'), BarColumn(), MofNCompleteColumn(), TextColumn('epochs'), TimeElapsedColumn())
+    lines = []
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(RUNS[config], total=epochs)
+        process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for line in process.stdout:
+            lines.append(line)
+            epoch = re.search(r'Epoch\(train\)\s+\[(\d+)\]', line)
+            if epoch:
+                progress.update(task, completed=int(epoch[1]))
+    if process.wait():
+        console.print(''.join(lines[-30:]), markup=False, highlight=False)
+        raise ValueError(f'training {config} failed, its last lines are above and its whole log is in {folder}')
+    return checkpoint
+
+
+def evaluate(config_path, checkpoint, args):
+    """Test accuracy, parameters, and the runner that holds the model and the test batches."""
+    config = bare_config(read_config(config_path))
+    config.update(work_dir=str(work_dir_of(config_path, args) / 'test'), log_level='ERROR')
+    runner = Runner.from_cfg(config)
+    load_weights(runner.model, str(checkpoint))
+    accuracy = runner.test()['accuracy/top1']
+    return dict(accuracy=accuracy, parameters=sum(parameter.numel() for parameter in runner.model.parameters()), runner=runner)
+
+
+def profile(model, runner, taps, images=400):
+    loader = runner.test_dataloader
+    batches = (batch for batch, _ in zip(loader, range(images // loader.batch_size)))
+    return transmitting_profile(model, batches, taps, (3, 28, 28))
+
+
+def untrained(config_path, seed):
+    """The student as its training started."""
+    set_random_seed(seed)
+    model = MODELS.build(bare_model(read_config(config_path)))
+    model.init_weights()
+    return model
+
+
+def main(args):
+    console, start = Console(), time.time()
+    subprocess.run([sys.executable, 'tools/prepare_mnist5k.py', '--out', str(DATA)], check=True)
+    checkpoints = {config: train(config, args, console) for config in RUNS}
+    console.print('[dim]testing on 2,000 images[/dim]')
+    results = {config: evaluate(config, checkpoint, args) for config, checkpoint in checkpoints.items()}
+
+    taps = read_config(GUIDED).model.taps
+    runner = results[TEACHER]['runner']
+    teacher = profile(runner.model, runner, taps)
+    for config in (ALONE, GUIDED):
+        student = results[config]['runner'].model
+        results[config].update(before=profile_distance(profile(untrained(config, args.seed), runner, taps), teacher),
+                               after=profile_distance(profile(student, runner, taps), teacher))
+    folder = work_dir_of(GUIDED, args)
+    history = json.loads((folder / 'lipschitz.json').read_text())
+    through_connectors = [sum(map(abs, reading['log_ratio'])) / len(reading['log_ratio']) for reading in (history[0], history[-1])]
+
+    table = Table(title='MNIST-5k, 2,000 test images')
+    for column in ('', 'parameters', 'test acc. %', 'Lipschitz distance'):
+        table.add_column(column, justify='right' if column else 'left')
+    for config, row in results.items():
+        distance = f"{row['before']:.2f} to {row['after']:.2f}" if 'before' in row else '-'
+        table.add_row(RUNS[config], f"{row['parameters']:,}", f"{row['accuracy']:.2f}", distance)
+    console.print(table)
+    console.print('Lipschitz distance: mean |log(student norm / teacher norm)| over pairs of taps and 400 test images, on the maps themselves. '
+                  'Through the connectors, where the loss compares them, the guided student\'s went from '
+                  f'{through_connectors[0]:.2f} to {through_connectors[1]:.2f} (first and last training batch).')
+    record = dict(seed=args.seed, torch=torch.__version__, seconds=time.time() - start, distance_through_connectors=through_connectors,
+                  results={RUNS[config]: {key: value for key, value in row.items() if key != 'runner'} for config, row in results.items()})
+    (folder / 'demo.json').write_text(json.dumps(record, indent=2) + '\n')
+    for what, path in (('figure of the norms over training', folder / 'lipschitz.png'), ('this table as data', folder / 'demo.json'),
+                       ('guided student, a plain mmpretrain checkpoint', checkpoints[GUIDED]), ('data', DATA)):
+        console.print(f'{what}: [bold]{path}[/bold]', soft_wrap=True)
+
+
+if __name__ == '__main__':
+    run_tool(main, make_parser())

@@ -1,0 +1,113 @@
+"""Shared fixtures: the three task families in small, and the demo's data."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+
+from mmlckd.config import read_config
+
+ROOT = Path(__file__).resolve().parents[1]
+STAGES = [f'backbone.layer{i}' for i in (1, 2, 3, 4)]
+
+
+def pytest_configure():
+    torch.set_num_threads(2)
+    os.environ.setdefault('PYTHONPATH', str(ROOT))
+
+
+def run(*command, cwd=ROOT, **environment):
+    """Run a tool of this repository as a user would."""
+    return subprocess.run([sys.executable, *map(str, command)], cwd=cwd, text=True, capture_output=True,
+                          env={**os.environ, 'PYTHONPATH': str(ROOT), **environment})
+
+
+@pytest.fixture(scope='session')
+def mnist(tmp_path_factory):
+    """Folder of MNIST-5k, written by the tool."""
+    out = tmp_path_factory.mktemp('data') / 'mnist5k'
+    result = run('tools/prepare_mnist5k.py', '--out', out)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+def _classification(depth):
+    return dict(
+        type='ImageClassifier', data_preprocessor=dict(type='ClsDataPreprocessor', mean=[120.] * 3, std=[60.] * 3),
+        backbone=dict(type='ResNet', depth=depth), neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=5, in_channels=512, loss=dict(type='CrossEntropyLoss')))
+
+
+def _detection(depth):
+    model = read_config('mmdet::_base_/models/faster-rcnn_r50_fpn.py').model
+    model.backbone.update(depth=depth, init_cfg=None, frozen_stages=-1, norm_eval=False)
+    model.neck.update(in_channels=[64, 128, 256, 512], out_channels=16)
+    model.rpn_head.update(in_channels=16, feat_channels=16)
+    model.roi_head.bbox_roi_extractor.out_channels = 16
+    model.roi_head.bbox_head.update(in_channels=16, fc_out_channels=32, num_classes=3)
+    return model
+
+
+def _segmentation(depth):
+    model = read_config('mmseg::_base_/models/deeplabv3plus_r50-d8.py').model
+    model.pretrained = None
+    model.data_preprocessor.update(size=(64, 64))
+    model.backbone.update(depth=depth, norm_cfg=dict(type='BN'))
+    model.decode_head.update(in_channels=512, channels=16, c1_in_channels=64, c1_channels=8, num_classes=3, norm_cfg=dict(type='BN'))
+    model.auxiliary_head.update(in_channels=256, channels=16, num_classes=3, norm_cfg=dict(type='BN'))
+    return model
+
+
+class Family:
+    """One task: its scope, a student (ResNet-18) and teacher (ResNet-34) config, and a batch of two random images."""
+
+    def __init__(self, name, scope, model, batch):
+        self.name, self.scope, self.student, self.teacher, self.batch = name, scope, model(18), model(34), batch
+
+
+def _classification_batch():
+    from mmpretrain.structures import DataSample
+    images = torch.randint(0, 255, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return dict(inputs=list(images), data_samples=[DataSample().set_gt_label(label) for label in (1, 3)])
+
+
+def _detection_batch():
+    from mmdet.testing import demo_mm_inputs
+    return demo_mm_inputs(2, [[3, 64, 64], [3, 64, 64]], num_items=[2, 2], num_classes=3)
+
+
+def _segmentation_batch():
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 255, (2, 3, 64, 64), generator=generator, dtype=torch.uint8)
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=torch.randint(0, 3, (1, 64, 64), generator=generator)),
+                             metainfo=dict(img_shape=(64, 64), ori_shape=(64, 64), pad_shape=(64, 64))) for _ in images]
+    return dict(inputs=list(images), data_samples=samples)
+
+
+@pytest.fixture(params=['classification', 'detection', 'segmentation'])
+def family(request):
+    scope, model, batch = dict(
+        classification=('mmpretrain', _classification, _classification_batch),
+        detection=('mmdet', _detection, _detection_batch),
+        segmentation=('mmseg', _segmentation, _segmentation_batch))[request.param]
+    __import__(f'{scope}.models')
+    init_default_scope(scope)
+    return Family(request.param, scope, model, batch())
+
+
+@pytest.fixture
+def classification():
+    __import__('mmpretrain.models')
+    init_default_scope('mmpretrain')
+    return Family('classification', 'mmpretrain', _classification, _classification_batch())
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)

@@ -1,0 +1,73 @@
+"""Write the README's result tables from the records in tools/benchmarks/records.
+
+    python tools/readme_tables.py
+
+A record is the JSON file that tools/demo.py or a benchmark wrote; copy a new one over the old and run this.
+"""
+
+import argparse
+import json
+import re
+import statistics
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORDS = ROOT / 'tools' / 'benchmarks' / 'records'
+
+
+def table(header, rows):
+    lines = [header, ['---', *['---:'] * (len(header) - 1)], *rows]
+    return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
+
+
+def demo_table():
+    records = [json.loads(path.read_text()) for path in sorted(RECORDS.glob('demo_seed*.json'))]
+    rows = []
+    for name, first in records[0]['results'].items():
+        results = [record['results'][name] for record in records]
+        accuracies = [result['accuracy'] for result in results]
+        seeds = len(set(accuracies)) if len(set(accuracies)) == 1 else len(accuracies)
+        accuracy = f'{statistics.mean(accuracies):.2f}' + (f' ± {statistics.stdev(accuracies):.2f}' if seeds > 1 else '')
+        before, after = ([result.get(key) for result in results] for key in ('before', 'after'))
+        distance = f'{statistics.mean(before):.2f} to {statistics.mean(after):.2f}' if before[0] is not None else ''
+        rows.append([name, f"{first['parameters']:,}", accuracy, seeds, distance])
+    connectors = [statistics.mean(record['distance_through_connectors'][i] for record in records) for i in (0, 1)]
+    note = (f'Mean ± standard deviation over seeds {", ".join(str(record["seed"]) for record in records)}; one teacher for all. '
+            f'Distance: mean of \\|log(student norm / teacher norm)\\| over pairs and 400 test images, untrained to trained, on the maps '
+            f'themselves; through the connectors, where the loss compares them, it goes from {connectors[0]:.2f} to {connectors[1]:.2f}. '
+            f'torch {records[0]["torch"]}, 2 CPU cores.')
+    return table(['', 'parameters', 'test accuracy %', 'seeds', 'Lipschitz distance to the teacher'], rows) + '\n\n' + note
+
+
+def loss_table():
+    record = json.loads((RECORDS / 'lipschitz_loss.json').read_text())
+    rows = [[name, f"{row['ms']:.0f}", f"{row['speedup']:.1f} x", f"{row['peak_mib']:.0f}", f"{row['extra_mib']:.0f}"]
+            for name, row in record['results'].items()]
+    targets = '; '.join(f"{name}: {'met' if target['met'] else 'missed'} ({target['reached']})" for name, target in record['targets'].items())
+    shares = ', '.join(f"{row['op'].removeprefix('aten::')} {row['share']:.0%}" for row in record['profile'])
+    return (table(['', 'ms', 'faster', 'peak MiB', 'peak MiB beyond the gradients'], rows) + '\n\n' +
+            f"Batch {record['batch']}, {record['threads']} threads, torch {record['torch']}. Targets: {targets}. Where our time goes: {shares}.")
+
+
+TABLES = {'demo': demo_table, 'lipschitz_loss': loss_table}
+
+
+def rendered(text):
+    """The README with its tables made anew."""
+    for name, make in TABLES.items():
+        pattern = rf'(<!-- table: {name} -->\n).*?(\n<!-- end -->)'
+        text, count = re.subn(pattern, lambda match, make=make: match[1] + make() + match[2], text, flags=re.DOTALL)
+        if count != 1:
+            raise ValueError(f'README.md has {count} places for the table {name!r}: one is needed')
+    return text
+
+
+def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    readme = ROOT / 'README.md'
+    readme.write_text(rendered(readme.read_text()))
+    print(f'{readme}: {", ".join(TABLES)}')
+
+
+if __name__ == '__main__':
+    main()

@@ -28,7 +28,11 @@ from mmlckd.registry import MODELS
 
 DATA = Path('data/mnist5k')
 TEACHER, ALONE, GUIDED = (f'configs/demo/mnist5k_{name}.py' for name in ('wrn16-2', 'wrn10-1', 'wrn16-2_to_wrn10-1'))
-RUNS = {TEACHER: 'teacher WRN-16-2, 2,000 images', ALONE: 'student WRN-10-1 alone, 100 images', GUIDED: 'student Lipschitz-guided, 100 images'}
+RUNS = {
+    TEACHER: 'teacher WRN-16-2, 2,000 images',
+    ALONE: 'student WRN-10-1 alone, 100 images',
+    GUIDED: 'student Lipschitz-guided, 100 images',
+}
 
 
 def make_parser():
@@ -118,8 +122,8 @@ def main(args):
         distance = f"{row['before']:.2f} to {row['after']:.2f}" if 'before' in row else '-'
         table.add_row(RUNS[config], f"{row['parameters']:,}", f"{row['accuracy']:.2f}", distance)
     console.print(table)
-    console.print('Lipschitz distance: mean |log(student norm / teacher norm)| over pairs of taps and 400 test images, on the maps themselves. '
-                  'Through the connectors, where the loss compares them, the guided student\'s went from '
+    console.print('Lipschitz distance: mean |log(student norm / teacher norm)| over pairs of taps and 400 test images, '
+                  'on the maps themselves. Through the connectors, where the loss compares them, the guided student\'s went from '
                   f'{through_connectors[0]:.2f} to {through_connectors[1]:.2f} (first and last training batch).')
     record = dict(seed=args.seed, torch=torch.__version__, seconds=time.time() - start, distance_through_connectors=through_connectors,
                   results={RUNS[config]: {key: value for key, value in row.items() if key != 'runner'} for config, row in results.items()})

@@ -65,7 +65,8 @@ def compile_wheel(requirement, folder):
     try:
         with open(log, 'w') as out, Progress(*columns) as progress:
             task = progress.add_task('compile', total=None)
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **environment})
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                       env={**os.environ, **environment})
             for line in process.stdout:
                 out.write(line)
                 step = re.match(r'\s*\[(\d+)/(\d+)\]', line)

@@ -43,10 +43,12 @@ def loss_table():
     record = json.loads((RECORDS / 'lipschitz_loss.json').read_text())
     rows = [[name, f"{row['ms']:.0f}", f"{row['speedup']:.1f} x", f"{row['peak_mib']:.0f}", f"{row['extra_mib']:.0f}"]
             for name, row in record['results'].items()]
-    targets = '; '.join(f"{name}: {'met' if target['met'] else 'missed'} ({target['reached']})" for name, target in record['targets'].items())
+    targets = '; '.join(f"{name}: {'met' if target['met'] else 'missed'} ({target['reached']})"
+                        for name, target in record['targets'].items())
     shares = ', '.join(f"{row['op'].removeprefix('aten::')} {row['share']:.0%}" for row in record['profile'])
     return (table(['', 'ms', 'faster', 'peak MiB', 'peak MiB beyond the gradients'], rows) + '\n\n' +
-            f"Batch {record['batch']}, {record['threads']} threads, torch {record['torch']}. Targets: {targets}. Where our time goes: {shares}.")
+            f"Batch {record['batch']}, {record['threads']} threads, torch {record['torch']}. "
+            f'Targets: {targets}. Where our time goes: {shares}.')
 
 
 TABLES = {'demo': demo_table, 'lipschitz_loss': loss_table}

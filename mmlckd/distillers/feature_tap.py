@@ -40,7 +40,8 @@ class Tap:
         fields = dict(module=spec) if isinstance(spec, str) else dict(spec) if isinstance(spec, dict) else {}
         unknown = set(fields) - set(cls.__dataclass_fields__)
         if 'module' not in fields or unknown:
-            raise ValueError(f'tap {spec!r} is not understood: give a module path, or a dict with `module` and any of io, call, index, grid')
+            raise ValueError(f'tap {spec!r} is not understood: give a module path, or a dict with `module` and any of '
+                             'io, call, index, grid')
         if fields.get('grid') is not None:
             fields['grid'] = tuple(fields['grid'])
         tap = cls(**fields)
@@ -73,7 +74,8 @@ class Tap:
         if self.grid is not None:
             height, width = self.grid
             if value.dim() != 3 or value.shape[1] < height * width:
-                raise ValueError(f'tap {self} has grid={self.grid} and gives {tuple(value.shape)}: tokens (B, N, C) with N >= H * W are needed')
+                raise ValueError(f'tap {self} has grid={self.grid} and gives {tuple(value.shape)}: '
+                                 'tokens (B, N, C) with N >= H * W are needed')
             value = value[:, -height * width:].mT.unflatten(2, self.grid)
         return value
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .krylov import leading_eigenvector
+from .krylov import leading_eigenvector, probe
 
 
 def operator_norm(module: nn.Module,
@@ -60,10 +60,9 @@ def operator_norm(module: nn.Module,
 
 
 def _right_singular_vector(forward, input_shape, num_iters, vector, device, dtype):
-    if vector is None:
-        size = torch.Size(input_shape).numel()
-        vector = torch.arange(1, size + 1, device=device, dtype=torch.float64).mul(2.399963).cos()
-    start = F.normalize(vector.detach().reshape(1, 1, -1).to(dtype), dim=-1)
+    like = torch.empty((), device=device, dtype=dtype)
+    start = probe(torch.Size(input_shape).numel(), like) if vector is None else vector.detach().flatten().to(dtype)
+    start = F.normalize(start, dim=0).view(1, 1, -1)
 
     def normal(row: Tensor) -> Tensor:
         with torch.enable_grad():

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .krylov import leading_eigenvector
+from .krylov import leading_eigenvector, probe
+
+_SMALL_RANK = 32  # up to this rank as many iterations as the rank are made: they are cheap then, and the result is exact
 
 
 def transmitting_norm(feat_in: Tensor,
@@ -29,7 +31,9 @@ def transmitting_norm(feat_in: Tensor,
         feat_in: Map (B, C_in, H, W), or tokens (B, N, C_in). Differentiable.
         feat_out: Map (B, C_out, H', W') or tokens (B, N, C_out). Differentiable. Where the two maps differ in size
             the larger is average-pooled (adaptively) to the smaller; tokens must agree in N.
-        num_iters: Products with M^T M spent on the singular pair.
+        num_iters: Products with M^T M spent on the singular pair; more where the rank is at most 32, which makes it exact.
+            On networks' features 10 leave an error below 1e-5; on independent noise, whose singular values crowd at the
+            top, up to several per cent, and 30 below 1e-4.
         center: Subtract each channel's mean over positions first, so that M is a cross-covariance and a constant
             offset of the maps does not count (a Lipschitz constant is about differences).
         eps: With ``center``, a map whose centred root mean square is below ``eps`` times its raw one counts as
@@ -65,33 +69,42 @@ def transmitting_norm(feat_in: Tensor,
 @torch.no_grad()
 def _singular_pair(feat_in: Tensor, feat_out: Tensor, num_iters: int, center: bool, eps: float) -> Tuple[Tensor, Tensor]:
     """Unit rows (B, 1, C_in) and (B, 1, C_out) of the top singular value of F_in F_out^T; zero for a zero matrix."""
-    if center:
-        (feat_in, flat_in), (feat_out, flat_out) = _centered(feat_in, eps), _centered(feat_out, eps)
+    if feat_in.shape[1] < feat_out.shape[1]:  # the iteration runs on the second map's channels: let them be fewer
+        return _singular_pair(feat_out, feat_in, num_iters, center, eps)[::-1]
+    (feat_in, size_in, flat_in), (feat_out, size_out, flat_out) = (_prepared(feat, center, eps) for feat in (feat_in, feat_out))
+    empty = flat_in | flat_out
+    scale = (size_in * size_out).where(~empty, 1.).reciprocal()  # brings the operator's norm below one
     channels_in, channels_out, positions = feat_in.shape[1], feat_out.shape[1], feat_in.shape[2]
-    # A fixed vector without structure: column sums alone vanish behind a LayerNorm.
-    probe = torch.arange(1, channels_in + 1, device=feat_in.device, dtype=feat_in.dtype).mul(2.399963).cos()
-    start = torch.matmul(probe, feat_in).unsqueeze(1)
 
     # Row vectors throughout: a row times a matrix is the layout in which a CPU's product runs twice as fast.
     if positions * (channels_in + channels_out) < channels_in * channels_out:
-        # Few positions: M^T M acts on v = F_out q as q -> G_in G_out q, with the N x N Gram matrices G = F^T F.
-        gram_in, gram_out = _unit_trace(feat_in.mT @ feat_in), _unit_trace(feat_out.mT @ feat_out)
-        weights = leading_eigenvector(lambda dual: torch.bmm(dual, gram_in), _unit(start), num_iters,
-                                      metric=lambda row: torch.bmm(row, gram_out))
-        right = torch.bmm(weights, feat_out.mT)
-        left = torch.bmm(torch.bmm(weights, gram_out), feat_in.mT)
+        gram = feat_in.mT @ feat_in  # few positions: M^T M = F_out (F_in^T F_in) F_out^T, through an N x N matrix
+
+        def to_in(row: Tensor) -> Tensor:
+            return torch.bmm(torch.bmm(row, feat_out), feat_in.mT)
+
+        def to_out(row: Tensor) -> Tensor:
+            return torch.bmm(torch.bmm(row, feat_in), feat_out.mT)
+
+        def normal(row: Tensor) -> Tensor:
+            return torch.bmm(torch.bmm(torch.bmm(row, feat_out) * scale, gram) * scale, feat_out.mT)
     else:
         matrix = feat_in @ feat_out.mT
-        start = torch.bmm(start, feat_out.mT)
-        length = torch.linalg.vector_norm(torch.bmm(_unit(start), matrix.mT), dim=-1, keepdim=True)
-        scale = torch.where(length > 0, length, 1.).reciprocal()  # brings the operator's norm near one
-        right = leading_eigenvector(lambda row: torch.bmm(torch.bmm(row, matrix.mT) * scale, matrix) * scale, _unit(start), num_iters)
-        left = torch.bmm(right, matrix.mT)
-    left, right = _unit(left), _unit(right)
-    if center:
-        constant = (flat_in | flat_out).view(-1, 1, 1)
-        left, right = left.masked_fill(constant, 0.), right.masked_fill(constant, 0.)
-    return left, right
+
+        def to_in(row: Tensor) -> Tensor:
+            return torch.bmm(row, matrix.mT)
+
+        def to_out(row: Tensor) -> Tensor:
+            return torch.bmm(row, matrix)
+
+        def normal(row: Tensor) -> Tensor:
+            return to_out(to_in(row) * scale) * scale
+
+    start = to_out(probe(channels_in, feat_in).expand(len(feat_in), 1, -1))
+    rank = min(channels_in, channels_out, positions)
+    right = leading_eigenvector(normal, _unit(start), max(num_iters, rank) if rank <= _SMALL_RANK else num_iters)
+    left = to_in(right)
+    return _unit(left).masked_fill(empty, 0.), _unit(right).masked_fill(empty, 0.)
 
 
 def _check(feat_in: Tensor, feat_out: Tensor) -> None:
@@ -146,19 +159,17 @@ def _project(channel: Tensor, feat: Tensor, grid: Optional[Tuple[int, int]]) -> 
     return projected.flatten(1)
 
 
-def _centered(feat: Tensor, eps: float) -> Tuple[Tensor, Tensor]:
-    """The map (B, C, N) less each channel's mean, and (B,) whether rounding noise is all that is left."""
-    mean = feat.mean(-1, keepdim=True)
-    feat = feat - mean
-    spread = torch.linalg.vector_norm(feat, dim=(1, 2))
-    offset = math.sqrt(feat.shape[-1]) * torch.linalg.vector_norm(mean, dim=(1, 2))
-    return feat, spread <= eps * torch.hypot(spread, offset)
+def _prepared(feat: Tensor, center: bool, eps: float) -> Tuple[Tensor, Tensor, Tensor]:
+    """The map (B, C, N), centred if asked for; its Frobenius norm (B, 1, 1); and whether it is zero, or rounding noise."""
+    offset = feat.new_zeros(())
+    if center:
+        mean = feat.mean(-1, keepdim=True)
+        feat = feat - mean
+        offset = math.sqrt(feat.shape[-1]) * torch.linalg.vector_norm(mean, dim=(1, 2), keepdim=True)
+    size = torch.linalg.vector_norm(feat, dim=(1, 2), keepdim=True)
+    return feat, size, size <= eps * torch.hypot(size, offset)
 
 
 def _unit(row: Tensor) -> Tensor:
     row = row / row.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(row.dtype).tiny)  # squares neither under- nor overflow
     return F.normalize(row, dim=-1)
-
-
-def _unit_trace(gram: Tensor) -> Tensor:
-    return gram / gram.diagonal(dim1=1, dim2=2).sum(-1).clamp_min(torch.finfo(gram.dtype).tiny).view(-1, 1, 1)

@@ -47,7 +47,8 @@ class LogitsKDLoss(nn.Module):
         if isinstance(student_logits, Tensor):
             student_logits, teacher_logits = [student_logits], [teacher_logits]
         if len(student_logits) != len(teacher_logits):
-            raise ValueError(f'{len(student_logits)} student logits against {len(teacher_logits)} of the teacher: tap as many on both sides')
+            raise ValueError(f'{len(student_logits)} student logits against {len(teacher_logits)} of the teacher: '
+                             'tap as many on both sides')
         return self.loss_weight * sum(self._divergence(student, teacher) for student, teacher in zip(student_logits, teacher_logits))
 
     def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:

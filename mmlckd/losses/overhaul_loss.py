@@ -78,7 +78,10 @@ class OFDLoss(nn.Module):
         # In a tuple, so that the teacher's modules do not become part of this one.
         self._norms = tuple(modules[path] for path in paths)
 
-    def forward(self, student_feats: Sequence[Tensor], teacher_feats: Sequence[Tensor], margins: Optional[Sequence[Tensor]] = None) -> Tensor:
+    def forward(self,
+                student_feats: Sequence[Tensor],
+                teacher_feats: Sequence[Tensor],
+                margins: Optional[Sequence[Tensor]] = None) -> Tensor:
         """Loss of one batch.
 
         Args:

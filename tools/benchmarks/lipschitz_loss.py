@@ -121,7 +121,7 @@ def compare(variants, shapes, batch, rounds, device):
     for feat in student:
         feat.requires_grad_()
     times = {name: [] for name in variants}
-    for name, norm in variants.items():
+    for norm in variants.values():
         step(norm, student, teacher)
     for _ in range(rounds):
         for name, norm in variants.items():

@@ -1,0 +1,93 @@
+"""OFD's margins and partial distance against their definitions."""
+
+import math
+
+import pytest
+import torch
+from scipy import integrate
+from scipy.stats import norm as normal
+from torch import nn
+
+from mmlckd.distillers.feature_tap import Tap
+from mmlckd.losses import OFDLoss
+from mmlckd.losses.overhaul_loss import relu_margin
+
+
+def batch_norm(weight, bias):
+    module = nn.BatchNorm2d(len(weight))
+    module.weight.data, module.bias.data = torch.tensor(weight), torch.tensor(bias)
+    return module
+
+
+@pytest.mark.parametrize('weight, bias', [(1., 0.), (2., 0.5), (-0.7, 0.3), (1., -3.), (0.5, 1.)])
+def test_margin_is_the_mean_of_the_negative_part(weight, bias):
+    density = normal(bias, abs(weight)).pdf
+    mass = integrate.quad(density, -math.inf, 0)[0]
+    mean = integrate.quad(lambda x: x * density(x), -math.inf, 0)[0] / mass
+    assert relu_margin(batch_norm([weight], [bias])).item() == pytest.approx(mean, rel=1e-5)
+
+
+@pytest.mark.parametrize('weight, bias, margin', [
+    (1., 4., -3.),  # Phi(-4) = 3e-5, below 0.001
+    (-2., 50., -6.),  # Phi underflows
+    (0., 1., 0.), (0., -1., 0.), (0., 0., 0.),  # a constant channel
+])
+def test_margin_in_the_tail_and_of_a_constant(weight, bias, margin):
+    assert relu_margin(batch_norm([weight], [bias])).item() == margin
+
+
+def test_loss_is_the_sum_over_entries():
+    torch.manual_seed(0)
+    shapes, margins = [(2, 3, 4, 4), (2, 2, 2, 2)], [torch.tensor([-0.5, -1., 0.]), torch.tensor([-0.2, -2.])]
+    student, teacher = ([torch.randn(shape, dtype=torch.float64) for shape in shapes] for _ in range(2))
+    expected = 0.
+    for weight, ours, theirs, margin in zip((1 / 2, 1), student, teacher, margins):  # 2^-(n-1-i) for n = 2
+        for index in torch.cartesian_prod(*map(torch.arange, ours.shape)).tolist():
+            s, t = ours[tuple(index)].item(), max(theirs[tuple(index)].item(), margin[index[1]].item())
+            expected += weight * (s - t)**2 if s > t or t > 0 else 0.
+    assert OFDLoss(loss_weight=3.)(student, teacher, margins).item() == pytest.approx(3 * expected / 2)  # batch of 2
+
+
+def test_no_gradient_where_both_sides_are_below_zero():
+    student = torch.tensor([-2., -0.5, 1.]).view(1, 1, 1, 3).requires_grad_()
+    teacher = torch.tensor([-1., -1., -1.]).view(1, 1, 1, 3)
+    OFDLoss()([student], [teacher], [torch.tensor([-3.])]).backward()
+    # entry 0 lies below the target -1 and is left alone; the others pull by 2 (S - T')
+    assert torch.allclose(student.grad.flatten(), torch.tensor([0., 1., 4.]))
+
+
+class Teacher(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.bn, self.conv = batch_norm([1., 1.], [0., 0.]), nn.Conv2d(2, 2, 1)
+
+
+def test_margins_of_the_tapped_batch_norm_or_of_a_named_one():
+    feats = torch.zeros(1, 2, 1, 1)
+    for loss, tap in ((OFDLoss(), 'bn'), (OFDLoss(margins_from=['bn']), 'conv')):
+        loss.attach(Teacher(), [Tap(tap)])
+        # S = 0 and T' = max(-9, m) with m = -sqrt(2 / pi): both of 2 channels give 2 / pi
+        assert loss([feats], [feats - 9]).item() == pytest.approx(2 * 2 / math.pi, rel=1e-6)
+        assert not list(loss.modules())[1:] and not loss.state_dict()
+
+
+@pytest.mark.parametrize('arguments, taps, message', [
+    (dict(), ['conv'], "'conv' is no affine batch norm of the teacher"),
+    (dict(margins_from=['none']), ['conv'], "'none' is no affine batch norm"),
+    (dict(margins_from=['bn', 'bn']), ['conv'], 'names 2 batch norms for 1 taps'),
+])
+def test_wrong_margins(arguments, taps, message):
+    with pytest.raises(ValueError, match=message):
+        OFDLoss(**arguments).attach(Teacher(), [Tap(tap) for tap in taps])
+
+
+def test_wrong_maps():
+    feats, margin = torch.zeros(1, 2, 2, 2), torch.zeros(2)
+    with pytest.raises(ValueError, match='needs equal shapes'):
+        OFDLoss()([feats], [feats[..., :1]], [margin])
+    with pytest.raises(ValueError, match='1 student maps, 2 teacher maps and 1 margins'):
+        OFDLoss()([feats], [feats, feats], [margin])
+    with pytest.raises(ValueError, match='no teacher is attached'):
+        OFDLoss()([feats], [feats])
+    with pytest.raises(ValueError, match='loss_weight is -1'):
+        OFDLoss(loss_weight=-1)

@@ -1,0 +1,91 @@
+"""The README: its commands run, its paths exist, its tables are the records'."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, run
+from mmengine.config import Config
+
+README = (ROOT / 'README.md').read_text()
+COMMANDS = [line for block in re.findall(r'```bash\n(.*?)```', README, re.DOTALL) for line in block.splitlines() if line]
+
+
+@pytest.fixture(scope='module')
+def clone(tmp_path_factory, mnist):
+    """A working copy whose data is there already and whose trainings are one short epoch."""
+    folder = tmp_path_factory.mktemp('clone') / 'mmlckd'
+    files = subprocess.run(['git', 'ls-files'], cwd=ROOT, text=True, capture_output=True, check=True).stdout.split()
+    for name in files:
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((ROOT / name).read_bytes())
+    (folder / 'data').mkdir()
+    (folder / 'data' / 'mnist5k').symlink_to(mnist)
+    for path in ('configs/_base_/schedules/demo_60e.py', 'configs/demo/mnist5k_wrn16-2.py'):
+        text = (folder / path).read_text()
+        (folder / path).write_text(re.sub(r'max_epochs=\d+, val_interval=\d+', 'max_epochs=1, val_interval=1', text))
+    for path in ('configs/demo/mnist5k_wrn16-2.py', 'configs/demo/mnist5k_wrn10-1.py'):
+        text = (folder / path).read_text().replace('meta/train.txt', 'meta/train_100.txt')
+        (folder / path).write_text(text.replace('interval=20', 'interval=1'))
+    text = (folder / 'configs/demo/mnist5k_wrn16-2_to_wrn10-1.py').read_text()
+    (folder / 'configs/demo/mnist5k_wrn16-2_to_wrn10-1.py').write_text(text.replace('epoch_5.pth', 'epoch_1.pth'))
+    return folder
+
+
+def test_every_command_of_the_tools_runs_in_order(clone):
+    environment = dict(PYTHONPATH=str(clone), PYTHON=sys.executable, PORT='29577')
+    commands = [command for command in COMMANDS if 'tools/' in command and 'benchmarks' not in command]
+    assert len(commands) >= 7
+    for command in commands:
+        words = shlex.split(command.replace('epoch_60.pth', 'epoch_1.pth'))
+        if words[0] == 'bash':
+            import os
+            result = subprocess.run(words, cwd=clone, text=True, capture_output=True, env={**os.environ, **environment})
+        else:
+            result = run(*words[1:], cwd=clone, **environment)
+        assert result.returncode == 0, f'{command}\n{result.stderr[-3000:]}'
+    assert list((clone / 'work_dirs').glob('student-*.pth'))
+
+
+def test_the_benchmark_runs(tmp_path):
+    result = run('tools/benchmarks/lipschitz_loss.py', '--batch', '1', '--rounds', '2', '--out', tmp_path / 'record.json')
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / 'record.json').is_file()
+
+
+@pytest.mark.parametrize('command', [command for command in COMMANDS if command.startswith('make')])
+def test_make_targets_exist(command):
+    # `make test` is what runs this and `make demo` is its longer twin: here make only says what it would do
+    result = subprocess.run([*shlex.split(command), '-n'], cwd=ROOT, text=True, capture_output=True)
+    assert result.returncode == 0 and ('pytest' in result.stdout or 'tools/demo.py' in result.stdout)
+
+
+def test_the_package_installs_as_the_readme_says(tmp_path):
+    assert 'pip install -e .' in COMMANDS
+    result = run('-m', 'pip', 'install', '--dry-run', '--no-build-isolation', '--no-deps', '--quiet', '-e', ROOT)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_config_shown_is_the_demos():
+    block = re.search(r'```python\n(_base_.*?)```', README, re.DOTALL)[1]
+    path = ROOT / 'configs/demo/shown_in_readme.py'
+    path.write_text(block)
+    try:
+        shown = Config.fromfile(path).model
+    finally:
+        path.unlink()
+    assert shown == Config.fromfile(ROOT / 'configs/demo/mnist5k_wrn16-2_to_wrn10-1.py').model
+
+
+def test_paths_exist():
+    for path in set(re.findall(r'(?:configs|tools|tests|requirements)/[\w./-]+\.(?:py|sh|txt|png)', README)):
+        assert (ROOT / path).is_file(), path
+
+
+def test_tables_are_those_of_the_records():
+    sys.path.insert(0, str(ROOT / 'tools'))
+    from readme_tables import rendered
+    assert rendered(README) == README

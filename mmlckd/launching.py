@@ -65,10 +65,10 @@ def _own_error(error: Optional[BaseException]) -> Optional[BaseException]:
 
 
 def load_run_config(args: argparse.Namespace) -> Config:
-    """The config a tool is to run: read, overridden, its work folder set, and its files known to be there.
+    """The config a tool is to run: read, overridden, its launcher and work folder set.
 
     Raises:
-        FileNotFoundError: The config, its data or its teacher's checkpoint is missing; the message says how to make it.
+        FileNotFoundError: There is no such config.
     """
     config = read_config(args.config)
     config.merge_from_dict(args.cfg_options)

@@ -5,7 +5,8 @@ from typing import Iterable, Sequence, Union
 import torch
 from torch import Tensor, nn
 
-from mmlckd.distillers.feature_tap import FeatureTap, dry_run, parse_taps
+from mmlckd.distillers.dry_run import dry_run
+from mmlckd.distillers.feature_tap import FeatureTap, parse_taps
 from mmlckd.functional import transmitting_norm
 
 

@@ -12,7 +12,8 @@ from mmlckd.checkpoint import load_weights
 from mmlckd.config import bare_model, find_file, read_config
 from mmlckd.registry import MODELS
 
-from .feature_tap import FeatureTap, Tap, dry_run
+from .dry_run import dry_run
+from .feature_tap import FeatureTap, Tap
 from .input_adapter import InputAdapter
 
 

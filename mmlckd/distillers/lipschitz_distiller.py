@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from mmlckd.registry import MODELS
 
 from .connectors import Connector
-from .feature_tap import FeatureTap, Tap, dry_run, parse_taps
+from .dry_run import dry_run
+from .feature_tap import FeatureTap, Tap, parse_taps
 from .frozen_teacher import FrozenTeacher
 
 # What an nn.Module keeps its tree and its state-dict behaviour in.

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmlckd.distillers.feature_tap import EverythingTapped, FeatureTap, Tap, dry_run, parse_taps
+from mmlckd.distillers.dry_run import dry_run
+from mmlckd.distillers.feature_tap import EverythingTapped, FeatureTap, Tap, parse_taps
 
 
 class Twice(nn.Module):

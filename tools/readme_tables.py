@@ -57,8 +57,8 @@ TABLES = {'demo': demo_table, 'lipschitz_loss': loss_table}
 def rendered(text):
     """The README with its tables made anew."""
     for name, make in TABLES.items():
-        pattern = rf'(<!-- table: {name} -->\n).*?(\n<!-- end -->)'
-        text, count = re.subn(pattern, lambda match, make=make: match[1] + make() + match[2], text, flags=re.DOTALL)
+        pattern = rf'(<!-- table: {name} -->\n).*?(<!-- end -->)'
+        text, count = re.subn(pattern, lambda match, make=make: f'{match[1]}{make()}\n{match[2]}', text, flags=re.DOTALL)
         if count != 1:
             raise ValueError(f'README.md has {count} places for the table {name!r}: one is needed')
     return text

@@ -1,5 +1,6 @@
 """Reading checkpoints without running what is in them."""
 
+import re
 from pathlib import Path
 from typing import Dict
 from urllib.parse import urlparse
@@ -21,7 +22,7 @@ def _history_attribute(owner, name):
 _core = getattr(np, '_core', None) or np.core
 ALLOWED = [
     HistoryBuffer, slice, np.ndarray, np.dtype, _core.multiarray._reconstruct, _core.multiarray.scalar,
-    *{type(np.dtype(kind)) for kind in ('bool', 'u1', 'i4', 'u4', 'i8', 'u8', 'f4', 'f8')},
+    *{type(np.dtype(kind)) for kind in ('bool', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8', 'c8', 'c16', 'U', 'S')},
     (_history_attribute, 'builtins.getattr'),
 ]
 
@@ -45,7 +46,9 @@ def read_checkpoint(source: str) -> Dict:
         with torch.serialization.safe_globals(ALLOWED):
             content = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # torch raises pickle, zip, end-of-file and runtime errors, by format
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # torch's message advises to load without the check; only the line that says what was found is passed on
+        found = re.search(r'WeightsUnpickler error: *(.+?)(?: was not an allowed| by default|\. |$)', str(error), re.MULTILINE)
+        reason = found[1] if found else type(error).__name__
         raise ValueError(f'checkpoint {source!r} is damaged, or holds more than weights and is refused: {reason}') from error
     if not isinstance(content, dict):
         raise ValueError(f'checkpoint {source!r} holds a {type(content).__name__}: a dict of weights is needed')
@@ -62,6 +65,8 @@ def load_weights(model: nn.Module, source: str) -> None:
     """
     content = read_checkpoint(source)
     weights: Dict[str, Tensor] = content.get('state_dict', content)
+    if not isinstance(weights, dict) or not all(isinstance(key, str) for key in weights):
+        raise ValueError(f'checkpoint {source!r} holds no weights by name: give a file that a training or an export wrote')
     weights = {key.removeprefix('module.'): value for key, value in weights.items()}
     weights = {key: value for key, value in weights.items() if not key.startswith('distiller.')}
     try:

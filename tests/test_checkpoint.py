@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -52,6 +53,13 @@ def test_content_that_would_run_is_refused_and_not_run(attack, tmp_path):
     assert not canary.exists()
 
 
+def test_the_refusal_names_what_was_found_and_not_how_to_run_it(tmp_path):
+    path = save(dict(meta=datetime.now()), tmp_path / 'c.pth')
+    with pytest.raises(ValueError, match='datetime') as error:
+        read_checkpoint(path)
+    assert 'weights_only' not in str(error.value)
+
+
 @pytest.mark.parametrize('content', [b'', b'<html>404</html>', pickle.dumps([1, 2])[:5]])
 def test_damaged_files(content, tmp_path):
     (tmp_path / 'bad.pth').write_bytes(content)
@@ -81,6 +89,12 @@ def test_weights_in_their_usual_wrappings(wrap, tmp_path):
     source, target = nn.Linear(3, 2), nn.Linear(3, 2)
     load_weights(target, save(wrap(source.state_dict()), tmp_path / 'c.pth'))
     assert torch.equal(source.weight, target.weight)
+
+
+@pytest.mark.parametrize('content', [dict(state_dict=[1]), dict(state_dict=None), {1: torch.zeros(1)}])
+def test_content_that_is_no_weights(content, tmp_path):
+    with pytest.raises(ValueError, match='holds no weights by name'):
+        load_weights(nn.Linear(3, 2), save(content, tmp_path / 'c.pth'))
 
 
 @pytest.mark.parametrize('change, message', [

@@ -36,8 +36,13 @@ def leading_eigenvector(operator: Callable[[Tensor], Tensor], start: Tensor, num
     Returns:
         (B, 1, n): the eigenvector, of length one; zero where ``start`` is zero. Nothing is differentiable.
 
+    Raises:
+        ValueError: ``num_iters`` is below 1.
+
     Source: Lanczos (1950), with the Rayleigh-Ritz step of Golub and Van Loan, Matrix Computations, section 10.1.
     """
+    if num_iters < 1:
+        raise ValueError(f'num_iters is {num_iters}: at least 1 is needed')
     info = torch.finfo(start.dtype)
     batch, _, size = start.shape
     steps = min(num_iters, size)

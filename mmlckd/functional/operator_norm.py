@@ -27,13 +27,13 @@ def operator_norm(module: nn.Module,
         input_shape: (1, C, H, W) or (1, C): one input, batch included.
         num_iters: Products with A^T A.
         vector: Tensor of ``input_shape``: read as the start of the iteration and overwritten with the right singular
-            vector found, so that a later call needs one or two iterations. None starts from a fixed vector.
+            vector found, so that a later call needs one or two iterations. None, or zeros, start from a fixed vector.
 
     Returns:
         Scalar tensor, in output units per input unit, float32 or the weights' float64.
 
     Raises:
-        ValueError: ``input_shape`` is not that of one sample, or ``vector`` has another shape.
+        ValueError: ``input_shape`` is not that of one sample, or ``vector`` has another shape, or the module has no weights.
 
     Source: power iteration on the operator as in Gouk et al., Regularisation of neural networks by enforcing
     Lipschitz continuity (2021); the Krylov form is this project's.
@@ -43,7 +43,9 @@ def operator_norm(module: nn.Module,
         raise ValueError(f'input_shape is {input_shape}: give one sample with its batch dimension, (1, C, H, W) or (1, C)')
     if vector is not None and vector.shape != input_shape:
         raise ValueError(f'vector has shape {tuple(vector.shape)} and input_shape is {input_shape}: they must agree')
-    weight = next(module.parameters())
+    weight = next(module.parameters(), None)
+    if weight is None:
+        raise ValueError(f'module is a {type(module).__name__} without parameters: give a layer with weights')
     dtype = torch.promote_types(weight.dtype, torch.float32)
     with torch.autocast(weight.device.type, enabled=False):
         offset = module(torch.zeros(input_shape, device=weight.device, dtype=weight.dtype)).detach()
@@ -61,7 +63,10 @@ def operator_norm(module: nn.Module,
 
 def _right_singular_vector(forward, input_shape, num_iters, vector, device, dtype):
     like = torch.empty((), device=device, dtype=dtype)
-    start = probe(torch.Size(input_shape).numel(), like) if vector is None else vector.detach().flatten().to(dtype)
+    start = probe(torch.Size(input_shape).numel(), like)
+    if vector is not None:
+        given = vector.detach().flatten().to(dtype)
+        start = torch.where(given.any(), given, start)
     start = F.normalize(start, dim=0).view(1, 1, -1)
 
     def normal(row: Tensor) -> Tensor:

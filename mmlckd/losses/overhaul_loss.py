@@ -76,7 +76,7 @@ class OFDLoss(nn.Module):
                 raise ValueError(f'{path!r} is no affine batch norm of the teacher: name the batch norm before each tapped '
                                  'ReLU in OFDLoss(margins_from=[...])')
         # In a tuple, so that the teacher's modules do not become part of this one.
-        self._norms = tuple(modules[path] for path in paths)
+        self._norms, self._margins = tuple(modules[path] for path in paths), None
 
     def forward(self,
                 student_feats: Sequence[Tensor],

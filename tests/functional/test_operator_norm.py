@@ -59,6 +59,8 @@ def test_warm_start_converges_over_calls():
     errors = [abs(operator_norm(module, shape, num_iters=2, vector=vector).item() - truth) / truth for _ in range(80)]
     assert errors[-1] < 1e-4 < errors[0]
     assert vector.norm().item() == pytest.approx(1.)
+    zero = torch.zeros(shape, dtype=torch.float64)  # as a fresh buffer is
+    assert operator_norm(module, shape, vector=zero) > 0 and zero.norm().item() == pytest.approx(1.)
 
 
 def test_zero_layer():
@@ -72,8 +74,15 @@ def test_zero_layer():
 @pytest.mark.parametrize('arguments, message', [
     (dict(input_shape=(2, 3)), 'one sample with its batch dimension'),
     (dict(input_shape=(3,)), 'one sample with its batch dimension'),
-    (dict(input_shape=(1, 3), vector=torch.zeros(1, 4)), 'vector has shape'),
+    (dict(input_shape=(1, 3), vector=torch.ones(1, 4)), 'vector has shape'),
 ])
 def test_wrong_shapes_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         operator_norm(nn.Linear(3, 2), **arguments)
+
+
+def test_modules_and_counts_that_cannot_work():
+    with pytest.raises(ValueError, match='AvgPool2d without parameters'):
+        operator_norm(nn.AvgPool2d(2), (1, 1, 4, 4))
+    with pytest.raises(ValueError, match='num_iters is 0'):
+        operator_norm(nn.Linear(3, 2), (1, 3), num_iters=0)

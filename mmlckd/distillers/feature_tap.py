@@ -83,19 +83,19 @@ def parse_taps(spec: Union[str, Sequence], model: nn.Module, side: str) -> List[
     """Taps of one network, checked against its modules.
 
     Args:
-        spec: A list of tap specs, or the name of a preset: 'resnet_preact' is the sum before the last ReLU of each
-            stage of an OpenMMLab ResNet backbone.
+        spec: A list of tap specs, in which the preset 'resnet_preact' stands for the sums before the last ReLU of each
+            stage of an OpenMMLab ResNet backbone; or that preset alone.
         model: The network.
         side: 'student' or 'teacher', for messages.
 
     Raises:
         ValueError: A path that the network lacks (the closest ones are listed), or an unknown preset.
     """
-    if isinstance(spec, str):
-        if spec != 'resnet_preact':
-            raise ValueError(f"taps is {spec!r} for the {side}: give a list of module paths or the preset 'resnet_preact'")
-        spec = _resnet_preact(model, side)
-    taps = [Tap.parse(item) for item in spec]
+    if isinstance(spec, str) and spec != 'resnet_preact':
+        raise ValueError(f"taps is {spec!r} for the {side}: give a list of module paths or the preset 'resnet_preact'")
+    taps = []
+    for item in [spec] if isinstance(spec, str) else spec:
+        taps += _resnet_preact(model, side) if item == 'resnet_preact' else [Tap.parse(item)]
     paths = [path for path, _ in model.named_modules() if path]
     for tap in taps:
         if tap.module not in paths:

@@ -1,10 +1,12 @@
 """The teacher: loaded once, frozen, run only as deep as its taps."""
 
+import copy
 import logging
 from typing import Dict, Optional, Sequence, Union
 
 import torch
 from mmengine.logging import print_log
+from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -45,9 +47,9 @@ class FrozenTeacher:
         norm_stats = spec.get('norm_stats', 'running')
         if norm_stats not in ('running', 'batch'):
             raise ValueError(f"teacher.norm_stats is {norm_stats!r}: choose 'running' or 'batch'")
-        config = spec['model'] if 'model' in spec else bare_model(read_config(spec['config']))
+        config = copy.deepcopy(spec['model']) if 'model' in spec else bare_model(read_config(spec['config']))
         self.checkpoint: Optional[str] = spec.get('checkpoint')
-        self.model: nn.Module = MODELS.build(config)
+        self.model: nn.Module = revert_sync_batchnorm(MODELS.build(config))  # a frozen network has nothing to synchronise
         self.model.requires_grad_(False).eval()
         if norm_stats == 'batch':
             for module in self.model.modules():

@@ -1,5 +1,6 @@
 """The model a distillation config names: a student, and beside it a frozen teacher."""
 
+import copy
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
@@ -67,7 +68,7 @@ class LipschitzDistiller(BaseModel):
                  input_shape: Optional[Sequence[int]] = None,
                  data_preprocessor: Optional[dict] = None):
         if not isinstance(student, nn.Module):
-            student = dict(student)
+            student = copy.deepcopy(student)  # mmseg writes into the dict that it builds
             if data_preprocessor is not None:
                 student.setdefault('data_preprocessor', data_preprocessor)
             student = MODELS.build(student)

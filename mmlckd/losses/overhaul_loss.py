@@ -1,7 +1,7 @@
 """OFD: the overhaul of feature distillation, the base that the authors add the Lipschitz loss to."""
 
 import math
-from typing import List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Union
 
 import torch
 from torch import Tensor, nn
@@ -36,27 +36,48 @@ def relu_margin(norm: nn.Module) -> Tensor:
     return margin.where(std > 0, 0.).to(torch.promote_types(norm.weight.dtype, torch.float32))
 
 
+def _is_affine_norm(module: Optional[nn.Module]) -> bool:
+    return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine
+
+
+def _norm_before(path: str, modules: Dict[str, nn.Module]) -> str:
+    """The tapped module's own path if it is a batch norm, else that of the last batch norm beside it, else the path itself."""
+    if _is_affine_norm(modules[path]):
+        return path
+    parent = path.rpartition('.')[0]
+    beside = [f'{parent}.{name}' for name, module in modules[parent].named_children() if _is_affine_norm(module)]
+    return beside[-1] if beside else path
+
+
 @MODELS.register_module()
 class OFDLoss(nn.Module):
     """Partial squared distance to the margin-rectified teacher maps.
 
     With T' = max(T, m_c), m_c the margin of channel c, and n maps,
 
-        L = loss_weight / B * sum_i 2^-(n-1-i) * sum over entries with S > T' or T' > 0 of (S - T')^2.
+        L = loss_weight / B * sum_i w_i * sum over entries with S > T' or T' > 0 of (S - T')^2.
 
     Args:
         loss_weight: Factor of the loss, non-negative.
-        margins_from: Paths of the teacher's batch norms, one a tap, where the tapped module is not that batch norm
-            itself. None: the tapped modules.
+        map_weights: 'geometric' (2^-(n-1-i), i = 0 .. n-1: the deepest map weighs 1, the one before 1/2), or a list of n
+            numbers.
+        margins_from: Paths of the teacher's batch norms, one a tap. None: the tapped module where that is a batch norm,
+            else the last batch norm beside it, which for the ReLU that ends a residual block is the one it adds up.
 
     Source: Heo et al. (ICCV 2019), equations of sections 3.2 and 3.3; weights of their code.
     """
 
-    def __init__(self, loss_weight: float = 1.0, margins_from: Optional[Sequence[str]] = None):
+    def __init__(self,
+                 loss_weight: float = 1.0,
+                 map_weights: Union[str, Sequence[float]] = 'geometric',
+                 margins_from: Optional[Sequence[str]] = None):
         super().__init__()
+        if isinstance(map_weights, str) and map_weights != 'geometric':
+            raise ValueError(f"map_weights is {map_weights!r}: choose 'geometric' or a list of numbers")
         if loss_weight < 0:
             raise ValueError(f'loss_weight is {loss_weight}: it must not be negative')
         self.loss_weight = loss_weight
+        self.map_weights = map_weights
         self.margins_from = margins_from
         self._norms: List[nn.Module] = []
         self._margins: Optional[List[Tensor]] = None
@@ -67,12 +88,12 @@ class OFDLoss(nn.Module):
         Raises:
             ValueError: A path that does not name an affine batch norm, or not one path a tap.
         """
-        paths = self.margins_from or [tap.module for tap in taps]
+        modules = dict(teacher.named_modules())
+        paths = [_norm_before(tap.module, modules) for tap in taps] if self.margins_from is None else self.margins_from
         if len(paths) != len(taps):
             raise ValueError(f'margins_from names {len(paths)} batch norms for {len(taps)} taps: give one a tap')
-        modules = dict(teacher.named_modules())
         for path in paths:
-            if not isinstance(modules.get(path), nn.modules.batchnorm._BatchNorm) or not modules[path].affine:
+            if not _is_affine_norm(modules.get(path)):
                 raise ValueError(f'{path!r} is no affine batch norm of the teacher: name the batch norm before each tapped '
                                  'ReLU in OFDLoss(margins_from=[...])')
         # In a tuple, so that the teacher's modules do not become part of this one.
@@ -100,8 +121,12 @@ class OFDLoss(nn.Module):
         if not len(student_feats) == len(teacher_feats) == len(margins):
             raise ValueError(f'{len(student_feats)} student maps, {len(teacher_feats)} teacher maps and {len(margins)} margins: '
                              'tap as many modules on both sides')
+        count = len(student_feats)
+        weights = [2.**(i + 1 - count) for i in range(count)] if self.map_weights == 'geometric' else self.map_weights
+        if len(weights) != count:
+            raise ValueError(f'map_weights has {len(weights)} numbers for {count} maps: give one a map')
         total = 0.
-        for i, (student, teacher, margin) in enumerate(zip(student_feats, teacher_feats, margins)):
+        for i, (student, teacher, margin, weight) in enumerate(zip(student_feats, teacher_feats, margins, weights)):
             if student.shape != teacher.shape:
                 raise ValueError(f'student map {i} is {tuple(student.shape)} and the teacher\'s {tuple(teacher.shape)}: '
                                  'OFDLoss needs equal shapes, so set connectors=True on it and tap stages of equal size')
@@ -110,7 +135,7 @@ class OFDLoss(nn.Module):
             target = torch.maximum(teacher.detach().to(dtype), margin.to(student).view(-1, 1, 1))
             # Outside the mask the target takes the student's place: difference and gradient are both zero there.
             distance = (student - target.where((student > target) | (target > 0), student.detach())).square().sum()
-            total = total + 2.**(i + 1 - len(student_feats)) * distance
+            total = total + weight * distance
         return self.loss_weight * total / len(student_feats[0])
 
     def _attached_margins(self) -> List[Tensor]:

@@ -1,0 +1,3 @@
+"""RetinaNet, ResNet-101 FPN, on VOC07+12: the teacher of voc_retinanet_r101_to_r18."""
+_base_ = 'mmdet::pascal_voc/retinanet_r50_fpn_1x_voc0712.py'
+model = dict(backbone=dict(depth=101, init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet101')))

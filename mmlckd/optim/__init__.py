@@ -1,0 +1,5 @@
+"""Optimizer wrappers that MMEngine lacks."""
+
+from .cpu_amp_optim_wrapper import CpuAmpOptimWrapper
+
+__all__ = ['CpuAmpOptimWrapper']

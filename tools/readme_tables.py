@@ -9,6 +9,7 @@ import argparse
 import json
 import re
 import statistics
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,23 +21,23 @@ def table(header, rows):
     return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
 
 
-def demo_table():
-    records = [json.loads(path.read_text()) for path in sorted(RECORDS.glob('demo_seed*.json'))]
+def demo_table(task):
+    records = [json.loads(path.read_text()) for path in sorted(RECORDS.glob(f'demo_{task}_seed*.json'))]
     rows = []
     for name, first in records[0]['results'].items():
         results = [record['results'][name] for record in records]
-        accuracies = [result['accuracy'] for result in results]
-        seeds = len(set(accuracies)) if len(set(accuracies)) == 1 else len(accuracies)
-        accuracy = f'{statistics.mean(accuracies):.2f}' + (f' ± {statistics.stdev(accuracies):.2f}' if seeds > 1 else '')
+        values = [result['value'] for result in results]
+        seeds = len(set(values)) if len(set(values)) == 1 else len(values)
+        value = f'{statistics.mean(values):.2f}' + (f' ± {statistics.stdev(values):.2f}' if seeds > 1 else '')
         before, after = ([result.get(key) for result in results] for key in ('before', 'after'))
         distance = f'{statistics.mean(before):.2f} to {statistics.mean(after):.2f}' if before[0] is not None else ''
-        rows.append([name, f"{first['parameters']:,}", accuracy, seeds, distance])
+        rows.append([name, f"{first['parameters']:,}", value, seeds, distance])
     connectors = [statistics.mean(record['distance_through_connectors'][i] for record in records) for i in (0, 1)]
     note = (f'Mean ± standard deviation over seeds {", ".join(str(record["seed"]) for record in records)}; one teacher for all. '
             f'Distance: mean of \\|log(student norm / teacher norm)\\| over pairs and 400 test images, untrained to trained, on the maps '
             f'themselves; through the connectors, where the loss compares them, it goes from {connectors[0]:.2f} to {connectors[1]:.2f}. '
             f'torch {records[0]["torch"]}, 2 CPU cores.')
-    return table(['', 'parameters', 'test accuracy %', 'seeds', 'Lipschitz distance to the teacher'], rows) + '\n\n' + note
+    return table(['', 'parameters', records[0]['metric'], 'seeds', 'Lipschitz distance to the teacher'], rows) + '\n\n' + note
 
 
 def loss_table():
@@ -51,7 +52,8 @@ def loss_table():
             f'Targets: {targets}. Where our time goes: {shares}.')
 
 
-TABLES = {'demo': demo_table, 'lipschitz_loss': loss_table}
+TABLES = {**{f'demo_{task}': partial(demo_table, task) for task in ('classification', 'detection', 'segmentation')},
+          'lipschitz_loss': loss_table}
 
 
 def rendered(text):

@@ -11,6 +11,7 @@ import argparse
 import torch
 from mmengine.runner import Runner
 
+from mmlckd.config import bare_model
 from mmlckd.launching import add_run_arguments, init_processes, load_run_config, run_tool
 from mmlckd.prerequisites import check_prerequisites
 
@@ -34,6 +35,8 @@ def main(args):
             config.optim_wrapper.setdefault('loss_scale', 'dynamic')
         else:
             config.optim_wrapper.type = 'mmlckd.CpuAmpOptimWrapper'
+            if config.get('default_scope') == 'mmdet':
+                config.optim_wrapper.modules = [name for name in ('backbone', 'neck') if bare_model(config).get(name)]
     if args.auto_scale_lr:
         if 'base_batch_size' not in config.get('auto_scale_lr', {}):
             raise ValueError('--auto-scale-lr needs the batch size that the learning rate was set for: add '

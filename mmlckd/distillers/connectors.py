@@ -2,13 +2,14 @@
 
 import math
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 class Connector(nn.Sequential):
     """1 x 1 convolution without bias and batch norm, (B, in_channels, H, W) to (B, out_channels, H, W).
 
-    The convolution starts from N(0, sqrt(2 / out_channels)).
+    The convolution starts from N(0, sqrt(2 / out_channels)). Maps of a lower precision are taken too, under autocast or not.
 
     Source: OFD (Heo et al., ICCV 2019), section 3.1; initialisation of their code.
     """
@@ -16,3 +17,6 @@ class Connector(nn.Sequential):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
         nn.init.normal_(self[0].weight, 0., math.sqrt(2. / out_channels))
+
+    def forward(self, feat: Tensor) -> Tensor:
+        return super().forward(feat if torch.is_autocast_enabled(feat.device.type) else feat.to(self[0].weight.dtype))

@@ -31,7 +31,8 @@ def make_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', type=Path, default=Path('data/digit_scenes/VOCdevkit'),
                         help='folder to write (default: data/digit_scenes/VOCdevkit)')
-    parser.add_argument('--train', type=int, default=1000, metavar='N', help='training scenes of each year (default: 1000)')
+    parser.add_argument('--train', type=int, default=1000, metavar='N',
+                        help='training scenes of VOC2007; VOC2012 has three times as many (default: 1000)')
     parser.add_argument('--test', type=int, default=400, metavar='N', help='scenes of VOC2007 test and of VOC2012 val (default: 400)')
     parser.add_argument('--seed', type=int, default=0, help='seed of the scenes (default: 0)')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
@@ -126,7 +127,7 @@ def main(args):
     # year, split, digits it is made of, number of scenes, number of those with a mask in SegmentationClass, folder of the other masks
     parts = (('VOC2007', 'trainval', 'train', args.train, 0, None),
              ('VOC2007', 'test', 'test', args.test, 0, None),
-             ('VOC2012', 'train', 'train', args.train, args.train // 4, 'SegmentationClassAug'),
+             ('VOC2012', 'train', 'train', 3 * args.train, args.train, 'SegmentationClassAug'),
              ('VOC2012', 'val', 'val', args.test, args.test, None))
     with folder_in_one_piece(args.out, 'VOC2012/ImageSets/Segmentation/aug.txt') as folder:
         if folder is None:
@@ -146,16 +147,15 @@ def main(args):
                     picture = scene(rng, own, labels)
                     write_scene(folder / year, name, picture, 'SegmentationClass' if i < segmented else other_masks)
                     progress.advance(task)
-        quarter = args.train // 4
         train, val = names['VOC2012', 'train'], names['VOC2012', 'val']
         for path, lines in {
                 'VOC2007/ImageSets/Main/trainval': names['VOC2007', 'trainval'], 'VOC2007/ImageSets/Main/test': names['VOC2007', 'test'],
                 'VOC2012/ImageSets/Main/train': train, 'VOC2012/ImageSets/Main/val': val, 'VOC2012/ImageSets/Main/trainval': train + val,
-                'VOC2012/ImageSets/Segmentation/train': train[:quarter], 'VOC2012/ImageSets/Segmentation/val': val,
-                'VOC2012/ImageSets/Segmentation/trainval': train[:quarter] + val,
-                'VOC2012/ImageSets/Segmentation/aug': train[quarter:]}.items():
+                'VOC2012/ImageSets/Segmentation/train': train[:args.train], 'VOC2012/ImageSets/Segmentation/val': val,
+                'VOC2012/ImageSets/Segmentation/trainval': train[:args.train] + val,
+                'VOC2012/ImageSets/Segmentation/aug': train[args.train:]}.items():
             (folder / f'{path}.txt').write_text('\n'.join(lines) + '\n')
-    print(f'{args.out}: {2 * (args.train + args.test)} scenes in VOC2007 and VOC2012')
+    print(f'{args.out}: {4 * args.train + 2 * args.test} scenes in VOC2007 and VOC2012')
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Write the README's result tables from the records in tools/benchmarks/records.
+"""Write the tables of README.md from the records in tools/benchmarks/records, and that of configs/lckd/README.md from the recipes.
 
     python tools/readme_tables.py
 
@@ -52,25 +52,51 @@ def loss_table():
             f'Targets: {targets}. Where our time goes: {shares}.')
 
 
-TABLES = {**{f'demo_{task}': partial(demo_table, task) for task in ('classification', 'detection', 'segmentation')},
-          'lipschitz_loss': loss_table}
+def recipe_table():
+    from mmengine.registry import init_default_scope
+
+    from mmlckd.config import bare_model, read_config
+    from mmlckd.registry import MODELS
+
+    def millions(config, model):
+        init_default_scope(config.default_scope)
+        __import__(f'{config.default_scope}.models')
+        return f'{sum(parameter.numel() for parameter in MODELS.build(model).parameters()) / 1e6:.2f}'
+
+    rows = []
+    for path in sorted((ROOT / 'configs' / 'lckd').glob('*.py')):
+        config = read_config(path)
+        teacher = config.model.teacher
+        weights = 'zoo' if '://' in teacher.checkpoint else f'`{teacher.config}`'
+        teacher_config = read_config(teacher.config)
+        rows.append([f'[{path.stem}]({path.name})', millions(teacher_config, bare_model(teacher_config)), weights,
+                     millions(config, bare_model(config)), ', '.join(config.model.losses), 'not run'])
+    return table(['recipe', 'teacher, M', 'its weights', 'student, M', 'distillation losses', 'result'], rows)
 
 
-def rendered(text):
-    """The README with its tables made anew."""
-    for name, make in TABLES.items():
+TABLES = {
+    'README.md': {**{f'demo_{task}': partial(demo_table, task) for task in ('classification', 'detection', 'segmentation')},
+                  'lipschitz_loss': loss_table},
+    'configs/lckd/README.md': {'recipes': recipe_table},
+}
+
+
+def rendered(file):
+    """A file's text with its tables made anew."""
+    text = (ROOT / file).read_text()
+    for name, make in TABLES[file].items():
         pattern = rf'(<!-- table: {name} -->\n).*?(<!-- end -->)'
         text, count = re.subn(pattern, lambda match, make=make: f'{match[1]}{make()}\n{match[2]}', text, flags=re.DOTALL)
         if count != 1:
-            raise ValueError(f'README.md has {count} places for the table {name!r}: one is needed')
+            raise ValueError(f'{file} has {count} places for the table {name!r}: one is needed')
     return text
 
 
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    readme = ROOT / 'README.md'
-    readme.write_text(rendered(readme.read_text()))
-    print(f'{readme}: {", ".join(TABLES)}')
+    for file, tables in TABLES.items():
+        (ROOT / file).write_text(rendered(file))
+        print(f'{file}: {", ".join(tables)}')
 
 
 if __name__ == '__main__':

@@ -30,3 +30,67 @@ def test_second_run_changes_nothing_and_other_content_is_refused(mnist, tmp_path
     result = run('tools/prepare_mnist5k.py', '--out', tmp_path)
     assert result.returncode == 1 and 'folder with other content' in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ['mine.txt']
+
+
+def test_a_devkit_as_mmdet_and_mmseg_read_it(devkit):
+    from mmdet.datasets import VOCDataset
+    from mmseg.datasets import PascalVOCDataset
+    names = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
+    for year, listed, count in (('VOC2007', 'trainval', 8), ('VOC2007', 'test', 4), ('VOC2012', 'trainval', 3 * 8 + 4)):
+        boxes = VOCDataset(data_root=str(devkit), ann_file=f'{year}/ImageSets/Main/{listed}.txt', data_prefix=dict(sub_data_root=f'{year}/'),
+                           metainfo=dict(classes=names), test_mode=True)
+        assert len(boxes) == count
+        assert all(1 <= len(boxes.get_data_info(i)['instances']) <= 6 for i in range(count))
+    for listed, masks, count in (('train', 'SegmentationClass', 8), ('aug', 'SegmentationClassAug', 16), ('val', 'SegmentationClass', 4)):
+        scenes = PascalVOCDataset(data_root=str(devkit / 'VOC2012'), ann_file=f'ImageSets/Segmentation/{listed}.txt',
+                                  data_prefix=dict(img_path='JPEGImages', seg_map_path=masks), pipeline=[])
+        assert len(scenes) == count
+        assert set(np.unique(mmcv.imread(scenes[0]['seg_map_path'], flag='unchanged', backend='pillow'))) <= {*range(11), 255}
+
+
+def test_boxes_masks_and_flags_agree(devkit):
+    from xml.etree import ElementTree
+
+    from PIL import Image
+    year = devkit / 'VOC2012'
+    names = ['zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine']
+    truncated = 0
+    for path in sorted((year / 'SegmentationClass').glob('*.png')):
+        mask = np.array(Image.open(path))
+        objects = ElementTree.parse(year / 'Annotations' / f'{path.stem}.xml').findall('object')
+        assert {names.index(item.findtext('name')) + 1 for item in objects} >= set(np.unique(mask)) - {0, 255}
+        covered = np.zeros(mask.shape, bool)
+        for item in objects:
+            xmin, ymin, xmax, ymax = (int(item.findtext(f'bndbox/{side}')) for side in ('xmin', 'ymin', 'xmax', 'ymax'))
+            assert 1 <= xmin <= xmax <= 128 and 1 <= ymin <= ymax <= 128  # VOC counts from 1
+            assert {item.findtext('difficult'), item.findtext('truncated')} <= {'0', '1'}
+            truncated += int(item.findtext('truncated'))
+            covered[ymin - 1:ymax, xmin - 1:xmax] = True
+        assert covered[(mask > 0) & (mask < 255)].all()  # every digit's pixel lies in a box
+    assert truncated
+
+
+def test_palette_is_vocs():
+    import sys
+
+    from conftest import ROOT
+    from mmseg.datasets import PascalVOCDataset
+    sys.path.insert(0, str(ROOT / 'tools'))
+    from prepare_digit_scenes import PALETTE
+    assert [PALETTE[3 * i:3 * i + 3] for i in range(21)] == PascalVOCDataset.METAINFO['palette']
+    assert PALETTE[3 * 255:] == [224, 224, 192]  # void, as in VOC's own masks
+
+
+def test_scenes_depend_on_the_seed_alone(devkit, tmp_path):
+    for name, seed in (('same', 0), ('other', 1)):
+        assert run('tools/prepare_digit_scenes.py', '--out', tmp_path / name, '--train', 8, '--test', 4, '--seed', seed).returncode == 0
+    files = sorted(path.relative_to(devkit) for path in devkit.rglob('*') if path.is_file())
+    assert all((devkit / path).read_bytes() == (tmp_path / 'same' / path).read_bytes() for path in files)
+    pictures = [path for path in files if path.suffix == '.jpg']
+    assert pictures and all((devkit / path).read_bytes() != (tmp_path / 'other' / path).read_bytes() for path in pictures)
+
+
+def test_too_few_scenes_are_refused(tmp_path):
+    result = run('tools/prepare_digit_scenes.py', '--out', tmp_path / 'scenes', '--train', 2)
+    assert result.returncode == 1 and result.stderr.strip() == 'error: --train is 2: at least 4 scenes are needed'
+    assert not list(tmp_path.iterdir())

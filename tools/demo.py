@@ -110,7 +110,7 @@ def evaluate(config_path, checkpoint, args):
     config.update(work_dir=str(work_dir_of(config_path, args) / 'test'), log_level='ERROR')
     runner = Runner.from_cfg(config)
     load_weights(runner.model, str(checkpoint))
-    value = demo.factor * runner.test()[demo.key]
+    value = float(demo.factor * runner.test()[demo.key])
     return dict(value=value, parameters=sum(parameter.numel() for parameter in runner.model.parameters()), runner=runner)
 
 

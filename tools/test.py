@@ -36,7 +36,7 @@ def main(args):
     metrics = runner.test()
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(metrics, indent=2) + '\n')
+        args.out.write_text(json.dumps(metrics, indent=2, default=float) + '\n')
 
 
 if __name__ == '__main__':

@@ -17,9 +17,9 @@ model = dict(
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.15, momentum=0.9, weight_decay=1e-4, nesterov=True))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=100),
-    dict(type='CosineAnnealingLR', T_max=3, by_epoch=True, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=2, by_epoch=True, convert_to_iter_based=True),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=3, val_interval=3)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2, val_interval=2)
 val_cfg = dict()
 test_cfg = dict()
 default_hooks = dict(

@@ -30,6 +30,8 @@ def loaders(path, devkit):
         if 'data_root' not in node:
             return
         options.append(f'{field}.data_root={devkit}/{"" if config.default_scope == "mmdet" else "VOC2012"}')
+        if field.startswith('train'):
+            options.append(f'{field}.indices=4')  # a handful
         if config.default_scope == 'mmdet':
             options.append(f'{field}.metainfo.classes=({DIGITS})')
         for i, step in enumerate(node['pipeline']):
@@ -110,8 +112,7 @@ def test_every_recipe_trains_and_validates_on_a_devkit(path, devkit, untrained, 
     assert (tmp_path / 'lipschitz.png').is_file()
 
 
-@pytest.mark.parametrize('path', ['configs/teachers/voc_faster_rcnn_r101.py', 'configs/baselines/voc_faster_rcnn_r18.py',
-                                  'configs/baselines/voc_deeplabv3plus_mobilenetv2.py', 'configs/teachers/voc_upernet_swin-t.py'])
+@pytest.mark.parametrize('path', ['configs/teachers/voc_retinanet_r101.py', 'configs/baselines/voc_deeplabv3plus_mobilenetv2.py'])
 def test_teachers_and_students_alone_train_too(path, devkit, untrained, tmp_path):
     steps, validations = train(path, devkit, untrained, tmp_path)
     assert steps[-1]['loss'] > 0 and any(key.endswith(('mAP', 'mIoU')) for key in validations[-1])
@@ -138,7 +139,8 @@ def test_export_in_stock_mmdet_and_mmseg(trained, devkit, untrained, tmp_path):
     assert result.returncode == 0, result.stderr
     exported, = tmp_path.glob('student-*.pth')
     stock = Path(__import__(scope).__file__).parent / '.mim/tools/test.py'
-    theirs = run(stock, alone, exported, '--work-dir', tmp_path / 'theirs', '--cfg-options', *loaders(alone, devkit), *lenient)
+    read_config(alone).dump(tmp_path / 'alone.py')  # without bases: the fork's mmseg does not find its own by `mmseg::` names
+    theirs = run(stock, tmp_path / 'alone.py', exported, '--work-dir', tmp_path / 'theirs', '--cfg-options', *loaders(alone, devkit), *lenient)
     assert theirs.returncode == 0, theirs.stderr[-3000:]
     options = [option.replace('model.', 'model.student.', 1) for option in lenient]
     ours = run('tools/test.py', path, folder / 'epoch_2.pth', '--work-dir', tmp_path / 'ours', '--out', tmp_path / 'ours.json', '--cfg-options',

@@ -40,13 +40,13 @@ def _is_affine_norm(module: Optional[nn.Module]) -> bool:
     return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine
 
 
-def _norm_before(path: str, modules: Dict[str, nn.Module]) -> str:
-    """The tapped module's own path if it is a batch norm, else that of the last batch norm beside it, else the path itself."""
-    if _is_affine_norm(modules[path]):
-        return path
-    parent = path.rpartition('.')[0]
+def _norm_before(tap, modules: Dict[str, nn.Module]) -> str:
+    """The tapped module's own path; where an activation's input is tapped, the path of the last batch norm beside that."""
+    if tap.io == 'output' or _is_affine_norm(modules[tap.module]):
+        return tap.module
+    parent = tap.module.rpartition('.')[0]
     beside = [f'{parent}.{name}' for name, module in modules[parent].named_children() if _is_affine_norm(module)]
-    return beside[-1] if beside else path
+    return beside[-1] if beside else tap.module
 
 
 @MODELS.register_module()
@@ -61,8 +61,8 @@ class OFDLoss(nn.Module):
         loss_weight: Factor of the loss, non-negative.
         map_weights: 'geometric' (2^-(n-1-i), i = 0 .. n-1: the deepest map weighs 1, the one before 1/2), or a list of n
             numbers.
-        margins_from: Paths of the teacher's batch norms, one a tap. None: the tapped module where that is a batch norm,
-            else the last batch norm beside it, which for the ReLU that ends a residual block is the one it adds up.
+        margins_from: Paths of the teacher's batch norms, one a tap. None: the tapped modules, or the last batch norm
+            beside an activation whose input is tapped: for the ReLU that ends a residual block, the one of the last convolution.
 
     Source: Heo et al. (ICCV 2019), equations of sections 3.2 and 3.3; weights of their code.
     """
@@ -89,7 +89,7 @@ class OFDLoss(nn.Module):
             ValueError: A path that does not name an affine batch norm, or not one path a tap.
         """
         modules = dict(teacher.named_modules())
-        paths = [_norm_before(tap.module, modules) for tap in taps] if self.margins_from is None else self.margins_from
+        paths = [_norm_before(tap, modules) for tap in taps] if self.margins_from is None else self.margins_from
         if len(paths) != len(taps):
             raise ValueError(f'margins_from names {len(paths)} batch norms for {len(taps)} taps: give one a tap')
         for path in paths:

@@ -91,3 +91,32 @@ def test_wrong_maps():
         OFDLoss()([feats], [feats])
     with pytest.raises(ValueError, match='loss_weight is -1'):
         OFDLoss(loss_weight=-1)
+    with pytest.raises(ValueError, match="map_weights is 'uniform'"):
+        OFDLoss(map_weights='uniform')
+    with pytest.raises(ValueError, match='map_weights has 1 numbers for 2 maps'):
+        OFDLoss(map_weights=[1.])([feats, feats], [feats, feats], [margin, margin])
+
+
+@pytest.mark.parametrize('weights, total', [('geometric', 0.5 * 8 + 8), ([1 / 8, 1 / 16], 8 / 8 + 8 / 16), ([0., 1.], 8.)])
+def test_map_weights(weights, total):
+    # each map has 8 entries at distance 1 from a positive target
+    student, teacher = torch.zeros(1, 2, 2, 2), torch.ones(1, 2, 2, 2)
+    assert OFDLoss(map_weights=weights)([student] * 2, [teacher] * 2, [torch.zeros(2)] * 2).item() == pytest.approx(total)
+
+
+class Block(nn.Module):
+    """A residual block's children, as OpenMMLab's ResNets have them."""
+
+    def __init__(self):
+        super().__init__()
+        self.bn1, self.bn2, self.relu = batch_norm([1., 1.], [0., 0.]), batch_norm([2., 2.], [0., 0.]), nn.ReLU()
+        self.conv, self.downsample = nn.Conv2d(2, 2, 1), nn.Sequential(batch_norm([9., 9.], [0., 0.]))
+
+
+def test_margin_of_a_blocks_sum_is_its_last_batch_norms():
+    teacher, feats, loss = nn.Sequential(Block()), torch.zeros(1, 2, 1, 1), OFDLoss()
+    loss.attach(teacher, [Tap('0.relu', io='input')])
+    # bn2's s = 2: T' = m = -2 sqrt(2 / pi), so both of 2 channels give 4 * 2 / pi
+    assert loss([feats], [feats - 99]).item() == pytest.approx(2 * 4 * 2 / math.pi, rel=1e-6)
+    with pytest.raises(ValueError, match="'0.conv' is no affine batch norm"):
+        OFDLoss().attach(teacher, [Tap('0.conv')])  # an output beside a batch norm is not that norm's

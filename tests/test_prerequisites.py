@@ -97,7 +97,8 @@ def test_a_broken_devkit_ends_a_training_before_it_begins(copied, tmp_path):
     folder, _ = copied
     path = first(folder, 'VOC2007/ImageSets/Main/trainval', 'Annotations', '.xml')
     path.write_text('<annotation>')
-    result = run('tools/train.py', DETECTION, '--work-dir', tmp_path / 'run', '--cfg-options', f'train_dataloader.dataset.data_root={folder}/')
+    result = run('tools/train.py', DETECTION, '--work-dir', tmp_path / 'run', '--cfg-options',
+                 *(f'{name}_dataloader.dataset.data_root={folder}/' for name in ('train', 'val')))
     assert result.returncode == 1 and 'Traceback' not in result.stderr
     assert result.stderr.strip().splitlines()[-1].startswith(f'error: annotation {path} is no XML')
     assert not (tmp_path / 'run').exists()

@@ -145,3 +145,11 @@ def test_grid_lays_tokens_out_and_drops_the_class_token():
     assert torch.equal(feat[:, :, 0, 1], tokens[:, 2])  # row 0, column 1 is the second patch
     with pytest.raises(ValueError, match='N >= H'):
         Tap('x', grid=(3, 3)).select(tokens)
+
+
+def test_a_preset_may_stand_in_a_list():
+    from mmpretrain.models import ResNet
+    model = nn.ModuleDict(dict(backbone=ResNet(18), last=nn.Identity()))
+    taps = parse_taps(['resnet_preact', 'last'], model, 'student')
+    assert taps == [*parse_taps('resnet_preact', model, 'student'), Tap('last')] and len(taps) == 5
+    assert taps[0] == Tap('backbone.layer1.1.relu', io='input')

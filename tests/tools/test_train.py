@@ -114,8 +114,8 @@ def test_two_processes_without_a_gpu(launcher, options, mnist, tmp_path):
 
 
 @pytest.mark.parametrize('config, changed, sentence', [
-    (ALONE, ['train_dataloader.dataset.data_root=nowhere'], "error: train_dataloader.dataset.data_root is 'nowhere', which does not exist: put it there"),
-    (GUIDED, ['model.teacher.checkpoint=nowhere.pth'], "error: model.teacher.checkpoint is 'nowhere.pth', which does not exist: put it there"),
+    (ALONE, ['train_dataloader.dataset.data_root=nowhere'], "error: train_dataloader.dataset.data_root is 'nowhere', which does not exist: put or link it there"),
+    (GUIDED, ['model.teacher.checkpoint=nowhere.pth'], "error: model.teacher.checkpoint is 'nowhere.pth', which does not exist: put or link it there"),
     (GUIDED, ['model.taps=[backbone.layer7,backbone.bn]'], "error: the student has no module 'backbone.layer7' to tap: the closest are"),
     ('configs/demo/none.py', [], "error: config 'configs/demo/none.py' does not exist"),
 ])

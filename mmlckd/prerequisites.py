@@ -2,8 +2,9 @@
 
 import difflib
 import os
+from importlib import import_module
 from pathlib import Path
-from typing import Iterator, List, Sequence, Tuple
+from typing import Iterator, List, Optional, Sequence, Tuple
 from xml.etree import ElementTree
 
 from mmengine.config import Config
@@ -23,7 +24,7 @@ def check_prerequisites(config: Config, loaders: Sequence[str] = ('train_dataloa
     """
     if config.get('default_scope') == 'mmdet':
         _check_operators()
-    datasets = [item for name in loaders for item in _datasets((config.get(name) or {}).get('dataset'), f'{name}.dataset')]
+    datasets = [item for name in loaders for item in leaf_datasets((config.get(name) or {}).get('dataset'), f'{name}.dataset')]
     datasets = [(field, dataset) for field, dataset in datasets if not dataset.get('backend_args')]  # local ones
     needed = {dataset['data_root']: f'{field}.data_root' for field, dataset in reversed(datasets) if dataset.get('data_root')}
     if 'train_dataloader' in loaders and is_distiller(config.model) and isinstance(config.model.teacher, dict):
@@ -35,21 +36,21 @@ def check_prerequisites(config: Config, loaders: Sequence[str] = ('train_dataloa
             command = config.get('prerequisites', {}).get(path)
             remedy = f'make it with `{command}`' if command else f'put or link it there, or name another with --cfg-options {field}=...'
             raise FileNotFoundError(f'{field} is {path!r}, which does not exist: {remedy}')
-    if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':
-        checks = {'mmdet': _check_boxes, 'mmseg': _check_masks}
+    check = dict(mmdet=_check_boxes, mmseg=_check_masks).get(config.get('default_scope'))
+    if check and os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':  # one process reads for all
         for dataset in {str(dataset): dataset for _, dataset in datasets}.values():
-            checks.get(config.get('default_scope'), lambda dataset: None)(dataset)
+            check(dataset)
 
 
 def _check_operators() -> None:
     try:
-        import mmcv._ext  # noqa: F401
+        import_module('mmcv._ext')
     except ImportError as error:
         raise ImportError("mmdet needs mmcv's compiled operators, and this environment's mmcv was built without them: run "
                           '`python tools/install_mmcv.py` (10 to 15 minutes on two cores, once)') from error
 
 
-def _datasets(node, field: str) -> Iterator[Tuple[str, dict]]:
+def leaf_datasets(node: Optional[dict], field: str) -> Iterator[Tuple[str, dict]]:
     """The datasets inside wrappers such as RepeatDataset, ConcatDataset and MultiImageMixDataset, with their config fields."""
     node = node or {}
     inner = [(f'{field}.dataset', node['dataset'])] if isinstance(node.get('dataset'), dict) else \
@@ -57,7 +58,7 @@ def _datasets(node, field: str) -> Iterator[Tuple[str, dict]]:
     if node and not inner:
         yield field, node
     for name, item in inner:
-        yield from _datasets(item, name)
+        yield from leaf_datasets(item, name)
 
 
 def _listed(dataset: dict) -> Tuple[Path, List[str], Path]:

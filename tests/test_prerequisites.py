@@ -1,7 +1,6 @@
 """What is missing or broken is said in one sentence, with the file's name, before anything is built."""
 
 import shutil
-import sys
 
 import pytest
 from conftest import ROOT, run
@@ -116,5 +115,5 @@ def test_a_detector_without_operators_ends_in_one_sentence(tmp_path):
 def test_recipes_on_voc_say_what_is_missing(tmp_path):
     for config in ('voc_faster_rcnn_r101_to_r18', 'voc_deeplabv3plus_r101_to_r18'):
         result = run(ROOT / 'tools/train.py', ROOT / f'configs/lckd/{config}.py', cwd=tmp_path)
-        assert result.returncode == 1 and 'put or link it there' in result.stderr.strip().splitlines()[-1], sys.stderr
+        assert result.returncode == 1 and 'put or link it there' in result.stderr.strip().splitlines()[-1], result.stderr
     assert not list(tmp_path.iterdir())

@@ -47,7 +47,9 @@ class Demo(NamedTuple):
         return [f'configs/demo/{name}.py' for name in (self.teacher, self.student, f'{self.teacher}_to_{self.student.split("_")[-1]}')]
 
 
-SCENES = dict(data='data/digit_scenes/VOCdevkit', prepare='tools/prepare_digit_scenes.py', tested_on='400 scenes')
+SCENES = dict(
+    data='data/digit_scenes/VOCdevkit', prepare='tools/prepare_digit_scenes.py', tested_on='400 scenes',
+    runs=('teacher, 32 channels', 'student, 16 channels, alone', 'student, 16 channels, Lipschitz-guided'))
 DEMOS = dict(
     classification=Demo(
         data='data/mnist5k', prepare='tools/prepare_mnist5k.py', teacher='mnist5k_wrn16-2', student='mnist5k_wrn10-1',
@@ -55,11 +57,9 @@ DEMOS = dict(
         metric='test accuracy %', key='accuracy/top1', factor=1., tested_on='MNIST-5k, 2,000 test images'),
     detection=Demo(
         **SCENES, teacher='digits_faster_rcnn_r18x32', student='digits_faster_rcnn_r18x16',
-        runs=('teacher, 32 channels', 'student, 16 channels, alone', 'student, 16 channels, Lipschitz-guided'),
         metric='mAP50 %', key='pascal_voc/mAP', factor=100.),
     segmentation=Demo(
         **SCENES, teacher='digits_deeplabv3plus_r18x32', student='digits_deeplabv3plus_r18x16',
-        runs=('teacher, 32 channels', 'student, 16 channels, alone', 'student, 16 channels, Lipschitz-guided'),
         metric='mIoU %', key='mIoU', factor=1.))
 
 
@@ -94,9 +94,9 @@ def train(config, title, args, console):
         process = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for line in process.stdout:
             lines.append(line)
-            epoch = re.search(r'Epoch\(train\)\s+\[(\d+)\](?:\[\s*(\d+)/(\d+)\])?', line)
+            epoch = re.search(r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\]', line)
             if epoch:
-                progress.update(task, completed=int(epoch[1]) - (int(epoch[2]) < int(epoch[3]) if epoch[2] else 0))
+                progress.update(task, completed=int(epoch[1]) - 1 + int(epoch[2]) / int(epoch[3]))
     if process.wait():
         console.print(''.join(lines[-30:]), markup=False, highlight=False)
         raise ValueError(f'training {config} failed, its last lines are above and its whole log is in {folder}')

@@ -12,8 +12,8 @@ from mmlckd.registry import MODELS
 
 @pytest.fixture
 def detector():
-    import mmdet.models  # noqa: F401
     from conftest import _detection
+    __import__('mmdet.models')
     init_default_scope('mmdet')
 
     def build(**preprocessing):

@@ -16,19 +16,16 @@ test_pipeline = [
     dict(type='PackSegInputs'),
 ]
 # BaseSegDataset reads what PascalVOCDataset does, but takes class names that are not VOC's.
+scenes = dict(type='BaseSegDataset', data_root=data_root, metainfo=dict(classes=classes, palette=palette))
 dataset_train = dict(
-    type='BaseSegDataset',
-    data_root=data_root,
+    **scenes,
     data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
     ann_file='ImageSets/Segmentation/train.txt',
-    metainfo=dict(classes=classes, palette=palette),
     pipeline=train_pipeline)
 dataset_aug = dict(
-    type='BaseSegDataset',
-    data_root=data_root,
+    **scenes,
     data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassAug'),
     ann_file='ImageSets/Segmentation/aug.txt',
-    metainfo=dict(classes=classes, palette=palette),
     pipeline=train_pipeline)
 
 train_dataloader = dict(
@@ -41,11 +38,9 @@ val_dataloader = dict(
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='BaseSegDataset',
-        data_root=data_root,
+        **scenes,
         data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
         ann_file='ImageSets/Segmentation/val.txt',
-        metainfo=dict(classes=classes, palette=palette),
         test_mode=True,
         pipeline=test_pipeline))
 test_dataloader = val_dataloader

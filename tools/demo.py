@@ -97,7 +97,9 @@ def train(config, title, args, console):
             epoch = re.search(r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\]', line)
             if epoch:
                 progress.update(task, completed=int(epoch[1]) - 1 + int(epoch[2]) / int(epoch[3]))
-    if process.wait():
+        if process.wait() == 0:
+            progress.update(task, completed=epochs)
+    if process.returncode:
         console.print(''.join(lines[-30:]), markup=False, highlight=False)
         raise ValueError(f'training {config} failed, its last lines are above and its whole log is in {folder}')
     return checkpoint

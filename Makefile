@@ -21,7 +21,7 @@ demo: $(if $(filter detection,$(TASK)),$(OPS),$(INSTALLED))
 	$(BIN)/python tools/demo.py --task $(TASK)
 
 test: $(OPS)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

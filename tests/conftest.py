@@ -17,7 +17,13 @@ STAGES = [f'backbone.layer{i}' for i in (1, 2, 3, 4)]
 
 def pytest_configure():
     torch.set_num_threads(1)  # tiny products gain nothing from a second thread, and lose much where cores are shared
+    os.environ.setdefault('OMP_NUM_THREADS', '1')  # for the tools that tests start
     os.environ.setdefault('PYTHONPATH', str(ROOT))
+
+
+def pytest_collection_modifyitems(items):
+    longest = ['test_docs.py', 'test_train.py', 'test_voc.py']  # first, so that no process waits long for another's last file
+    items.sort(key=lambda item: item.path.name in longest and longest.index(item.path.name), reverse=True)
 
 
 def run(*command, cwd=ROOT, **environment):

@@ -19,7 +19,7 @@ class Model(nn.Module):
 
 
 def wrapper(model, **kwargs):
-    return OPTIM_WRAPPERS.build(dict(type='CpuAmpOptimWrapper', optimizer=torch.optim.SGD(model.parameters(), lr=0.1), **kwargs))
+    return OPTIM_WRAPPERS.build(dict(type='mmlckd.CpuAmpOptimWrapper', optimizer=torch.optim.SGD(model.parameters(), lr=0.1), **kwargs))
 
 
 @pytest.mark.parametrize('modules, dtypes', [(None, (torch.bfloat16,) * 3), (['backbone'], (torch.bfloat16, torch.float32, torch.float32))])

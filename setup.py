@@ -27,6 +27,7 @@ setup(
     extras_require=dict(
         torch=requirements('torch'),
         openmmlab=requirements('openmmlab'),
+        timm=requirements('timm'),
         demo=requirements('demo'),
         tests=requirements('tests'),
     ),

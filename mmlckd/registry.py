@@ -1,5 +1,6 @@
 """Registries of this package, children of MMEngine's: refer to an entry as ``mmlckd.Name`` from any config."""
 
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
@@ -7,5 +8,6 @@ from mmengine.registry import Registry
 
 MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmlckd',
                   locations=['mmlckd.losses', 'mmlckd.distillers', 'mmlckd.backbones'])
+DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='mmlckd', locations=['mmlckd.datasets'])
 HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmlckd', locations=['mmlckd.hooks'])
 OPTIM_WRAPPERS = Registry('optim_wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope='mmlckd', locations=['mmlckd.optim'])

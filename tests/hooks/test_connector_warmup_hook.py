@@ -1,39 +1,8 @@
 """The first iterations train the connectors alone."""
 
-import copy
-
 import pytest
 import torch
-from mmengine.runner import Runner
-from torch.utils.data import DataLoader, Dataset
-
-from mmlckd.registry import MODELS
-
-
-class Images(Dataset):
-    def __init__(self, family):
-        self.batch = family.batch
-
-    def __len__(self):
-        return 8
-
-    def __getitem__(self, index):
-        return self.batch['inputs'][index % 2], copy.deepcopy(self.batch['data_samples'][index % 2])
-
-
-def collate(items):
-    return dict(inputs=[image for image, _ in items], data_samples=[sample for _, sample in items])
-
-
-def runner(family, tmp_path, hooks, connectors=True, iters=4, accumulate=1, **kwargs):
-    torch.manual_seed(0)
-    model = MODELS.build(dict(
-        type='mmlckd.LipschitzDistiller', student=family.student, teacher=dict(model=family.teacher), taps=['backbone.layer3', 'backbone.layer4'],
-        losses=dict(lipschitz=dict(type='mmlckd.LipschitzKDLoss', connectors=connectors))))
-    return Runner(model, str(tmp_path), DataLoader(Images(family), batch_size=2, collate_fn=collate), train_cfg=dict(by_epoch=False, max_iters=iters),
-                  optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.1), accumulative_counts=accumulate),
-                  default_hooks=dict(logger=None, checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1)), custom_hooks=hooks,
-                  default_scope=family.scope, experiment_name=tmp_path.name, **kwargs)
+from short_run import runner
 
 
 def parameters(folder, iteration):

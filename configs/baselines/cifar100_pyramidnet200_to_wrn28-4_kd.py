@@ -1,0 +1,6 @@
+"""PyramidNet-200 to WRN-28-4 on CIFAR-100, by logits alone: the pair of setting e."""
+_base_ = './cifar100_pyramidnet200_to_wrn28-4_ofd.py'
+model = dict(
+    teacher=dict(norm_stats='running'),
+    taps=None,
+    losses=dict(_delete_=True, kd=dict(type='mmlckd.LogitsKDLoss', tau=4.0, taps=['head.fc'])))

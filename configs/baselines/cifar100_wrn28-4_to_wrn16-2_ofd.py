@@ -1,0 +1,3 @@
+"""WRN-28-4 to WRN-16-2 on CIFAR-100, by OFD alone: setting c."""
+_base_ = './cifar100_wrn28-4_to_wrn16-4_ofd.py'
+model = dict(student=dict(backbone=dict(widen_factor=2), head=dict(in_channels=128)))

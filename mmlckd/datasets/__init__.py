@@ -1,0 +1,5 @@
+"""Data sets with options that the host libraries lack."""
+
+from .cifar100 import CIFAR100
+
+__all__ = ['CIFAR100']

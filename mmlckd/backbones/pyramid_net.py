@@ -20,15 +20,15 @@ class PyramidBlock(nn.Module):
     def __init__(self, in_channels: int, width: int, stride: int, bottleneck: bool):
         super().__init__()
         kernels = (1, 3, 1) if bottleneck else (3, 3)
-        self.strided = 1 if bottleneck else 0
+        strided = 1 if bottleneck else 0  # the first 3 x 3
         self.count = len(kernels)
         self.stride = stride
         self.out_channels = width * self.EXPANSION if bottleneck else width
         channels = [in_channels, *[width] * (self.count - 1), self.out_channels]
         self.bn1 = nn.BatchNorm2d(in_channels)
         for i, kernel in enumerate(kernels):
-            conv = nn.Conv2d(channels[i], channels[i + 1], kernel, stride=stride if i == self.strided else 1, padding=kernel // 2, bias=False)
-            self.add_module(f'conv{i + 1}', conv)
+            self.add_module(f'conv{i + 1}', nn.Conv2d(
+                channels[i], channels[i + 1], kernel, stride=stride if i == strided else 1, padding=kernel // 2, bias=False))
             self.add_module(f'bn{i + 2}', nn.BatchNorm2d(channels[i + 1]))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -30,7 +30,8 @@ class LossWeightHook(Hook):
 
     def __init__(self, loss: str, milestones: Sequence[int], weights: Sequence[float], by_epoch: bool = True, ramp: bool = False):
         if len(milestones) != len(weights) or not milestones:
-            raise ValueError(f'LossWeightHook has {len(milestones)} milestones and {len(weights)} weights: give as many of both, at least one')
+            raise ValueError(f'LossWeightHook has {len(milestones)} milestones and {len(weights)} weights: give as many of both, '
+                             'at least one')
         if any(later <= earlier for earlier, later in zip([0, *milestones], milestones)):
             raise ValueError(f'milestones is {list(milestones)}: give increasing numbers above 0')
         if min(weights) < 0:

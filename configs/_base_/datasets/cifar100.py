@@ -1,4 +1,4 @@
-"""CIFAR-100 as the authors of OFD and LONDON read it: reflect-pad 4, flip, crop 32, by torchvision's transforms, and their mean and deviation."""
+"""CIFAR-100 as OFD's and LONDON's code reads it: reflect-pad 4, flip, crop 32 by torchvision's transforms, their mean and deviation."""
 _base_ = 'mmpretrain::_base_/datasets/cifar100_bs16.py'
 data_root = 'data/cifar100'
 prerequisites = {

@@ -1,8 +1,9 @@
-"""Write the tables of README.md from the records in tools/benchmarks/records, and that of configs/lckd/README.md from the recipes.
+"""Write the tables of README.md from the records in tools/benchmarks/records.
 
     python tools/readme_tables.py
 
-A record is the JSON file that tools/demo.py or a benchmark wrote; copy a new one over the old and run this.
+A record is the JSON file that tools/demo.py or a benchmark wrote; copy a new one over the old and run this. The recipes' own page is
+tools/model_zoo.py's.
 """
 
 import argparse
@@ -52,51 +53,31 @@ def loss_table():
             f'Targets: {targets}. Where our time goes: {shares}.')
 
 
-def recipe_table():
-    from mmengine.registry import init_default_scope
-
-    from mmlckd.config import bare_model, read_config
-    from mmlckd.registry import MODELS
-
-    def millions(config, model):
-        init_default_scope(config.default_scope)
-        __import__(f'{config.default_scope}.models')
-        return f'{sum(parameter.numel() for parameter in MODELS.build(model).parameters()) / 1e6:.2f}'
-
-    rows = []
-    for path in sorted((ROOT / 'configs' / 'lckd').glob('*.py')):
-        config = read_config(path)
-        teacher = config.model.teacher
-        weights = 'zoo' if '://' in teacher.checkpoint else f'`{teacher.config}`'
-        teacher_config = read_config(teacher.config)
-        rows.append([f'[{path.stem}]({path.name})', millions(teacher_config, bare_model(teacher_config)), weights,
-                     millions(config, bare_model(config)), ', '.join(config.model.losses), 'not run'])
-    return table(['recipe', 'teacher, M', 'its weights', 'student, M', 'distillation losses', 'result'], rows)
+def with_table(text, name, content):
+    """A page with the content between one table's marks replaced."""
+    pattern = rf'(<!-- table: {name} -->\n).*?(<!-- end -->)'
+    text, count = re.subn(pattern, lambda match: f'{match[1]}{content}\n{match[2]}', text, flags=re.DOTALL)
+    if count != 1:
+        raise ValueError(f'the page has {count} places for the table {name!r}: one is needed')
+    return text
 
 
-TABLES = {
-    'README.md': {**{f'demo_{task}': partial(demo_table, task) for task in ('classification', 'detection', 'segmentation')},
-                  'lipschitz_loss': loss_table},
-    'configs/lckd/README.md': {'recipes': recipe_table},
-}
+TABLES = {**{f'demo_{task}': partial(demo_table, task) for task in ('classification', 'detection', 'segmentation')},
+          'lipschitz_loss': loss_table}
 
 
-def rendered(file):
-    """A file's text with its tables made anew."""
-    text = (ROOT / file).read_text()
-    for name, make in TABLES[file].items():
-        pattern = rf'(<!-- table: {name} -->\n).*?(<!-- end -->)'
-        text, count = re.subn(pattern, lambda match, make=make: f'{match[1]}{make()}\n{match[2]}', text, flags=re.DOTALL)
-        if count != 1:
-            raise ValueError(f'{file} has {count} places for the table {name!r}: one is needed')
+def rendered():
+    """README.md with its tables made anew."""
+    text = (ROOT / 'README.md').read_text()
+    for name, make in TABLES.items():
+        text = with_table(text, name, make())
     return text
 
 
 def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    for file, tables in TABLES.items():
-        (ROOT / file).write_text(rendered(file))
-        print(f'{file}: {", ".join(tables)}')
+    (ROOT / 'README.md').write_text(rendered())
+    print(f'README.md: {", ".join(TABLES)}')
 
 
 if __name__ == '__main__':

@@ -27,9 +27,10 @@ def pytest_collection_modifyitems(items):
 
 
 def run(*command, cwd=ROOT, **environment):
-    """Run a tool of this repository as a user would."""
-    return subprocess.run([sys.executable, *map(str, command)], cwd=cwd, text=True, capture_output=True,
-                          env={**os.environ, 'PYTHONPATH': str(ROOT), **environment})
+    """Run a tool of this repository, or one of its launchers, as a user would."""
+    program = 'bash' if str(command[0]).endswith('.sh') else sys.executable
+    return subprocess.run([program, *map(str, command)], cwd=cwd, text=True, capture_output=True,
+                          env={**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHON': sys.executable, **environment})
 
 
 @pytest.fixture(scope='session')

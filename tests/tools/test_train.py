@@ -1,11 +1,8 @@
 """The command-line tools on the demo's configs, as a user runs them."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -99,17 +96,13 @@ def test_export_is_the_bare_student(trained, tmp_path):
     MODELS.build(bare_model(read_config(ALONE))).load_state_dict(content['state_dict'], strict=True)
 
 
-@pytest.mark.parametrize('launcher', ['dist_train.sh'])
-def test_two_processes_without_a_gpu(launcher, options, mnist, tmp_path):
-    environment = {**os.environ, 'PYTHON': sys.executable, 'PYTHONPATH': str(ROOT), 'PORT': '29561'}
-    result = subprocess.run(['bash', f'tools/{launcher}', GUIDED, '2', '--work-dir', str(tmp_path), *options, 'train_cfg.max_epochs=1'],
-                            cwd=ROOT, text=True, capture_output=True, env=environment)
+def test_two_processes_without_a_gpu(options, mnist, tmp_path):
+    result = run('tools/dist_train.sh', GUIDED, '2', '--work-dir', tmp_path, *options, 'train_cfg.max_epochs=1', PORT='29561')
     assert result.returncode == 0, result.stderr[-3000:]
     content = read_checkpoint(str(tmp_path / 'epoch_1.pth'))
     assert len(content['random_states']) == 2
     assert not any(key.startswith(('module.', 'student.', 'teacher.')) for key in content['state_dict'])
-    result = subprocess.run(['bash', 'tools/dist_test.sh', ALONE, str(tmp_path / 'epoch_1.pth'), '2', '--work-dir', str(tmp_path),
-                             '--cfg-options', *data_options(mnist)], cwd=ROOT, text=True, capture_output=True, env=environment)
+    result = run('tools/dist_test.sh', ALONE, tmp_path / 'epoch_1.pth', '2', '--work-dir', tmp_path, '--cfg-options', *data_options(mnist), PORT='29561')
     assert result.returncode == 0, result.stderr[-3000:]
 
 

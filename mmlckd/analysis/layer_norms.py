@@ -1,0 +1,110 @@
+"""Operator norms of a network's layers at the sizes they really see."""
+
+import re
+from contextlib import ExitStack, contextmanager
+from typing import Dict, Iterator, List, Sequence, Union
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from mmlckd.functional import operator_norm
+
+
+class _Folded(nn.Module):
+    """A layer and the batch norm behind it, as one affine map: its linear part is scaled by |gamma| / sqrt(var + eps)."""
+
+    def __init__(self, layer: nn.Module, norm: _BatchNorm):
+        super().__init__()
+        self.layer, self.norm = layer, norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = self.norm
+        return nn.functional.batch_norm(self.layer(x), norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0., norm.eps)
+
+
+class LayerNorms:
+    """Operator norms of some convolutions and linear layers, each estimate starting from the singular vector before.
+
+    The input size of a layer is that of its first call while :meth:`watch` is on. Of a shared layer, such as a detection head that
+    runs on every level of a pyramid, it is the first level's.
+
+    Args:
+        model: Any network.
+        layers: Regular expressions; a layer whose dotted name one of them is found in is selected.
+        fold_norms: Take the batch norm that a layer's output goes into as part of it, with its running variance.
+
+    Raises:
+        ValueError: Nothing is selected, or an expression is wrong.
+
+    Source: this project; see :func:`mmlckd.functional.operator_norm` for the norm.
+    """
+
+    def __init__(self, model: nn.Module, layers: Union[str, Sequence[str]], fold_norms: bool = False):
+        patterns = [layers] if isinstance(layers, str) else list(layers)
+        known = {name: module for name, module in model.named_modules()
+                 if isinstance(module, (_ConvNd, nn.Linear)) and not name.startswith('distiller.')}
+        try:
+            self.layers = {name: module for name, module in known.items() if any(re.search(pattern, name) for pattern in patterns)}
+        except re.error as error:
+            raise ValueError(f'layers is {layers!r}, which is no regular expression ({error}): give parts of layer names') from error
+        if not self.layers:
+            raise ValueError(f'layers is {layers!r} and no convolution or linear layer of {type(model).__name__} has such a name: '
+                             f'there are {", ".join(map(repr, list(known)[:3])) or "none"} and {max(len(known) - 3, 0)} more')
+        self.fold_norms = fold_norms
+        self.norms = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)} if fold_norms else {}
+        self.shapes: Dict[str, tuple] = {}
+        self.folded: Dict[str, str] = {}
+        self.vectors: Dict[str, Tensor] = {}
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """While forwards run in here, learn the input size of each layer, and which batch norm follows it."""
+        outputs: List[tuple] = []  # tensors are held, so that none takes the place of another
+
+        def seen(name, module, args):
+            size = args[0].shape[-1:] if isinstance(module, nn.Linear) else args[0].shape[1:]
+            self.shapes.setdefault(name, (1, *size))
+
+        def follows(name, args):
+            for layer, output in outputs:
+                if output is args[0]:
+                    self.folded.setdefault(layer, name)
+
+        with ExitStack() as stack:
+            for name, module in self.layers.items():
+                stack.callback(module.register_forward_pre_hook(lambda module, args, name=name: seen(name, module, args)).remove)
+                if self.norms:
+                    stack.callback(module.register_forward_hook(
+                        lambda module, args, output, name=name: outputs.append((name, output))).remove)
+            for name, module in self.norms.items():
+                stack.callback(module.register_forward_pre_hook(lambda module, args, name=name: follows(name, args)).remove)
+            yield
+        outputs.clear()
+
+    @torch.no_grad()
+    def measure(self, num_iters: int = 2) -> Tensor:
+        """Norms of the layers that were seen, one number each in the order of :attr:`names`; nothing waits for the device."""
+        norms = []
+        for name in self.names:
+            layer, shape = self.layers[name], self.shapes[name]
+            module = _Folded(layer, self.norms[self.folded[name]]) if name in self.folded else layer
+            vector = self.vectors.get(name)
+            if vector is None or vector.shape != shape:
+                vector = torch.zeros(shape)
+            self.vectors[name] = vector = vector.to(layer.weight.device, torch.promote_types(layer.weight.dtype, torch.float32))
+            norms.append(operator_norm(module, shape, num_iters=num_iters, vector=vector))
+        return torch.stack(norms) if norms else torch.zeros(0)
+
+    @torch.no_grad()
+    def scale(self, factors: Tensor) -> None:
+        """Multiply the linear part of each layer, in the order of :attr:`names`: its weight, or a folded batch norm's."""
+        for name, factor in zip(self.names, factors):
+            module = self.norms[self.folded[name]] if name in self.folded else self.layers[name]
+            module.weight.mul_(factor.to(module.weight))
+
+    @property
+    def names(self) -> List[str]:
+        """Names of the selected layers that were seen, in the network's order."""
+        return [name for name in self.layers if name in self.shapes]

@@ -43,7 +43,7 @@ def background(rng, digits):
     """(SIZE, SIZE, 3) float: a smooth colour field, pieces of digits and noise."""
     field = Image.fromarray(rng.integers(10, 130, (3, 3, 3), dtype=np.uint8)).resize((SIZE, SIZE), Image.BICUBIC)
     canvas = np.asarray(field, float).copy()
-    for digit in digits[rng.integers(0, len(digits), 8)]:
+    for digit in digits[rng.integers(0, len(digits), 4)]:
         top, left = rng.integers(2, 17, 2)
         piece = digit[top:top + 9, left:left + 9, None] / 255.
         y, x = rng.integers(0, SIZE - 9, 2)
@@ -52,13 +52,13 @@ def background(rng, digits):
 
 
 def opacity(rng, digit):
-    """(SIZE, SIZE) in 0 to 1: the digit at a random size and place, up to a fifth of it beyond the border; and whether it is cut."""
+    """(SIZE, SIZE) in 0 to 1: the digit at a random size and place, up to a tenth of it beyond the border; and whether it is cut."""
     rows, columns = (np.flatnonzero(digit.max(axis) > 0) for axis in (1, 0))
     stroke = Image.fromarray(digit[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1])
-    height = int(rng.integers(30, 65))
-    width = max(8, round(height * stroke.width / stroke.height * rng.uniform(0.85, 1.2)))
+    height = int(rng.integers(36, 61))
+    width = max(8, round(height * stroke.width / stroke.height * rng.uniform(0.9, 1.1)))
     stroke = stroke.resize((width, height), Image.BICUBIC)
-    x, y = (int(rng.integers(-(side // 5), SIZE - side + side // 5 + 1)) for side in (width, height))
+    x, y = (int(rng.integers(-(side // 10), SIZE - side + side // 10 + 1)) for side in (width, height))
     layer = Image.new('L', (SIZE, SIZE))
     layer.paste(stroke, (x, y))
     return np.asarray(layer) / 255., x < 0 or y < 0 or x + width > SIZE or y + height > SIZE
@@ -71,10 +71,10 @@ def scene(rng, images, labels):
     border = np.zeros((SIZE, SIZE), bool)
     placed = []
     for number in rng.integers(0, len(images), rng.integers(1, 7)):
-        for _ in range(20):  # until every digit shows at least 30 % of itself
+        for _ in range(20):  # until every digit shows at least 65 % of itself
             alpha, cut = opacity(rng, images[number])
             solid = alpha > 0.5
-            if all(np.count_nonzero((owner == i) & ~solid) >= 0.3 * area for i, (_, area, _) in enumerate(placed)):
+            if all(np.count_nonzero((owner == i) & ~solid) >= 0.65 * area for i, (_, area, _) in enumerate(placed)):
                 break
         else:
             continue
@@ -89,7 +89,7 @@ def scene(rng, images, labels):
         rows, columns = np.nonzero(owner == i)
         visible = len(rows) / area
         objects.append(dict(
-            name=CLASSES[label], pose='Unspecified', truncated=int(cut), occluded=int(visible < 0.95), difficult=int(visible < 0.5),
+            name=CLASSES[label], pose='Unspecified', truncated=int(cut), occluded=int(visible < 0.95), difficult=int(visible < 0.75),
             bndbox=dict(xmin=columns.min() + 1, ymin=rows.min() + 1, xmax=columns.max() + 1, ymax=rows.max() + 1)))
     return canvas.clip(0, 255).astype(np.uint8), np.where(border, VOID, mask).astype(np.uint8), objects
 

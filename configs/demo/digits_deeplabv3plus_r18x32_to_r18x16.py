@@ -1,6 +1,6 @@
 """The segmentation demo's student under its teacher: OFD and the Lipschitz term on backbone, ASPP and decoder."""
 _base_ = './digits_deeplabv3plus_r18x16.py'
-teacher_checkpoint = 'work_dirs/digits_deeplabv3plus_r18x32/epoch_3.pth'
+teacher_checkpoint = 'work_dirs/digits_deeplabv3plus_r18x32/epoch_4.pth'
 prerequisites = {teacher_checkpoint: 'python tools/train.py configs/demo/digits_deeplabv3plus_r18x32.py'}
 model = dict(
     _delete_=True,
@@ -9,6 +9,6 @@ model = dict(
     teacher=dict(config='configs/demo/digits_deeplabv3plus_r18x32.py', checkpoint=teacher_checkpoint),
     taps=['resnet_preact', 'decode_head.bottleneck.bn', 'decode_head.sep_bottleneck.1.pointwise_conv.bn'],
     losses=dict(
-        ofd=dict(type='mmlckd.OFDLoss', loss_weight=1e-4, map_weights=[1 / 8, 1 / 4, 1 / 2, 1, 1, 1 / 16], connectors=True),
+        ofd=dict(type='mmlckd.OFDLoss', loss_weight=1e-4, map_weights=[1 / 4, 1 / 2, 1, 1, 1 / 16], connectors=True),
         lipschitz=dict(type='mmlckd.LipschitzKDLoss', connectors=True, max_share=0.2)))
 default_hooks = dict(spectral_norm=dict(type='mmlckd.SpectralNormHook', interval=50))

@@ -29,7 +29,7 @@ dataset_aug = dict(
     pipeline=train_pipeline)
 
 train_dataloader = dict(
-    batch_size=4,
+    batch_size=8,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(type='ConcatDataset', datasets=[dataset_train, dataset_aug]))

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import List, NamedTuple, Tuple
 
@@ -131,6 +132,7 @@ def untrained(config_path, seed):
 
 
 def main(args):
+    warnings.simplefilter('ignore')  # of the libraries, between the tables
     console, start, demo = Console(), time.time(), DEMOS[args.task]
     subprocess.run([sys.executable, demo.prepare, '--out', demo.data], check=True)
     titles = dict(zip(demo.configs, demo.runs))

@@ -32,7 +32,7 @@ def make_parser():
     parser.add_argument('--out', type=Path, default=Path('data/digit_scenes/VOCdevkit'),
                         help='folder to write (default: data/digit_scenes/VOCdevkit)')
     parser.add_argument('--train', type=int, default=1000, metavar='N',
-                        help='training scenes of VOC2007; VOC2012 has three times as many (default: 1000)')
+                        help='training scenes of VOC2007; VOC2012 has six times as many (default: 1000)')
     parser.add_argument('--test', type=int, default=400, metavar='N', help='scenes of VOC2007 test and of VOC2012 val (default: 400)')
     parser.add_argument('--seed', type=int, default=0, help='seed of the scenes (default: 0)')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
@@ -127,7 +127,7 @@ def main(args):
     # year, split, digits it is made of, number of scenes, number of those with a mask in SegmentationClass, folder of the other masks
     parts = (('VOC2007', 'trainval', 'train', args.train, 0, None),
              ('VOC2007', 'test', 'test', args.test, 0, None),
-             ('VOC2012', 'train', 'train', 3 * args.train, args.train, 'SegmentationClassAug'),
+             ('VOC2012', 'train', 'train', 6 * args.train, args.train, 'SegmentationClassAug'),
              ('VOC2012', 'val', 'val', args.test, args.test, None))
     with folder_in_one_piece(args.out, 'VOC2012/ImageSets/Segmentation/aug.txt') as folder:
         if folder is None:
@@ -155,7 +155,7 @@ def main(args):
                 'VOC2012/ImageSets/Segmentation/trainval': train[:args.train] + val,
                 'VOC2012/ImageSets/Segmentation/aug': train[args.train:]}.items():
             (folder / f'{path}.txt').write_text('\n'.join(lines) + '\n')
-    print(f'{args.out}: {4 * args.train + 2 * args.test} scenes in VOC2007 and VOC2012')
+    print(f'{args.out}: {7 * args.train + 2 * args.test} scenes in VOC2007 and VOC2012')
 
 
 if __name__ == '__main__':

@@ -10,16 +10,17 @@ model = dict(
         type='ResNet', depth=18, num_stages=3, stem_channels=16, base_channels=16, strides=(1, 2, 2), dilations=(1, 1, 1),
         out_indices=(0, 1, 2), zero_init_residual=False, norm_cfg=norm_cfg),
     decode_head=dict(
-        in_channels=64, in_index=2, channels=32, c1_in_channels=16, c1_channels=16, dilations=(1, 2, 4, 6), num_classes=11, dropout_ratio=0.,
+        in_channels=64, in_index=2, channels=32, c1_in_channels=16, c1_channels=16, dilations=(1, 2, 4, 6), num_classes=11,
+        dropout_ratio=0.,
         norm_cfg=norm_cfg,
         loss_decode=dict(class_weight=[0.2] + [1.] * 10)),  # nine pixels in ten are background
     auxiliary_head=None)
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.2, momentum=0.9, weight_decay=1e-4, nesterov=True))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=100),
-    dict(type='CosineAnnealingLR', T_max=3, by_epoch=True, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=1, by_epoch=True, convert_to_iter_based=True),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=3, val_interval=3)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
 default_hooks = dict(

@@ -5,6 +5,6 @@ model = dict(
     decode_head=dict(in_channels=128, channels=64, c1_in_channels=32))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=100),
-    dict(type='CosineAnnealingLR', T_max=4, by_epoch=True, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=2, by_epoch=True, convert_to_iter_based=True),
 ]
-train_cfg = dict(max_epochs=4, val_interval=4)
+train_cfg = dict(max_epochs=2, val_interval=2)

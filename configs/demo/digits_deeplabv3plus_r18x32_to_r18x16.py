@@ -1,6 +1,6 @@
 """The segmentation demo's student under its teacher: OFD and the Lipschitz term on backbone, ASPP and decoder."""
 _base_ = './digits_deeplabv3plus_r18x16.py'
-teacher_checkpoint = 'work_dirs/digits_deeplabv3plus_r18x32/epoch_4.pth'
+teacher_checkpoint = 'work_dirs/digits_deeplabv3plus_r18x32/epoch_2.pth'
 prerequisites = {teacher_checkpoint: 'python tools/train.py configs/demo/digits_deeplabv3plus_r18x32.py'}
 model = dict(
     _delete_=True,

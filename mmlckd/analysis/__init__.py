@@ -1,7 +1,12 @@
-"""From records and checkpoints to figures."""
+"""What is known about a network's Lipschitz constants: numbers, reports, figures."""
 
-from .figures import plot_history, plot_layers
+from .figures import plot_history, plot_layers, plot_report
 from .layer_norms import LayerNorms
+from .local_lipschitz import local_lipschitz
+from .product_bound import Bound, product_bound
 from .profile import profile_distance, transmitting_profile
+from .report import Options, analyze
+from .robustness import robust_accuracy
 
-__all__ = ['LayerNorms', 'plot_history', 'plot_layers', 'profile_distance', 'transmitting_profile']
+__all__ = ['Bound', 'LayerNorms', 'Options', 'analyze', 'local_lipschitz', 'plot_history', 'plot_layers', 'plot_report', 'product_bound',
+           'profile_distance', 'robust_accuracy', 'transmitting_profile']

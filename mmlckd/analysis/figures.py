@@ -2,7 +2,7 @@
 
 import textwrap
 from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 import matplotlib
 import numpy as np
@@ -64,3 +64,86 @@ def plot_layers(history: List[dict], path: Path, bound: Optional[float] = None) 
         axes.set_ylabel('operator norm (output per input unit)')
         figure.legend(loc='outside right upper', frameon=False, fontsize=8)
         figure.savefig(path, dpi=150)
+
+
+COLOURS = {'student': STUDENT, 'network': STUDENT, 'teacher': TEACHER, 'student alone': '#009E73'}
+
+
+def plot_report(record: Dict, folder: Path) -> List[Path]:
+    """Draw an analysis: norms of the pairs, norms by depth, local constants, and accuracy under noise and attack.
+
+    Args:
+        record: What tools/analyze_lipschitz.py writes as report.json.
+        folder: Where the pictures go.
+
+    Returns:
+        Their paths. What a record has no numbers for is not drawn.
+    """
+    networks = record['networks']
+    drawings = dict(pairs=_draw_pairs, layers=_draw_layers, local=_draw_local, robustness=_draw_robustness)
+    paths = []
+    for name, draw in drawings.items():
+        if all(network.get(name) for network in networks.values()):
+            with matplotlib.rc_context(STYLE):
+                figure = Figure(figsize=(7.5, 4), layout='constrained')
+                draw(figure, networks, record)
+                paths.append(folder / f'{name}.png')
+                figure.savefig(paths[-1], dpi=150)
+    return paths
+
+
+def _draw_pairs(figure: Figure, networks: Dict, record: Dict) -> None:
+    """A box for every network and pair, over images."""
+    axes = figure.subplots()
+    width = 0.8 / len(networks)
+    for i, (name, network) in enumerate(networks.items()):
+        positions = [k + (i - (len(networks) - 1) / 2) * width for k in range(len(network['pairs']))]
+        boxes = axes.boxplot(network['pairs'], positions=positions, widths=0.8 * width, patch_artist=True, sym='', whis=(5, 95),
+                             medianprops=dict(color='black'), label=name)
+        for box in boxes['boxes']:
+            box.set(facecolor=COLOURS[name], alpha=0.7)
+    count = len(network['pairs'])
+    axes.set_xticks(range(count), [f'pair {k}' for k in range(count)])
+    axes.set_yscale('log')
+    axes.set_ylabel('transmitting norm (squared feature units)')
+    axes.legend(frameon=False)
+
+
+def _draw_layers(figure: Figure, networks: Dict, record: Dict) -> None:
+    """Operator norm by depth."""
+    axes = figure.subplots()
+    for name, network in networks.items():
+        norms = [row['operator_norm'] for row in network['layers'].values()]
+        axes.plot(np.linspace(0, 1, len(norms)), norms, marker='o', markersize=3, color=COLOURS[name], label=f'{name}, {len(norms)} layers')
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel('depth (0: first convolution, 1: last layer)')
+    axes.set_ylabel('operator norm (output per input unit)')
+    axes.legend(frameon=False)
+
+
+def _draw_local(figure: Figure, networks: Dict, record: Dict) -> None:
+    """Histogram of the local constants, with their means."""
+    axes = figure.subplots()
+    values = [network['local'] for network in networks.values()]
+    bins = np.geomspace(min(map(min, values)) * 0.95, max(map(max, values)) * 1.05, 30)
+    for name, network in networks.items():
+        axes.hist(network['local'], bins=bins, color=COLOURS[name], alpha=0.2)
+        axes.hist(network['local'], bins=bins, color=COLOURS[name], histtype='step', linewidth=1.8, label=name)
+        axes.axvline(np.mean(network['local']), color=COLOURS[name], linestyle='--', linewidth=1.5)
+    axes.set_xscale('log')
+    axes.set_xlabel('local Lipschitz constant (output per unit of normalised input); dashed: mean')
+    axes.set_ylabel('images')
+    axes.legend(frameon=False)
+
+
+def _draw_robustness(figure: Figure, networks: Dict, record: Dict) -> None:
+    """Accuracy against the strength of noise and attacks."""
+    for axes, (kind, title) in zip(figure.subplots(1, 3, sharey=True), (('noise', 'Gaussian noise'), ('fgsm', 'FGSM'), ('pgd', 'PGD'))):
+        strengths = record['noise'] if kind == 'noise' else record['epsilon']
+        for name, network in networks.items():
+            axes.plot(strengths, network['robustness'][kind], marker='o', markersize=3, color=COLOURS[name], label=name)
+        axes.set_title(title)
+        axes.set_xlabel('standard deviation\n(pixel values)' if kind == 'noise' else 'radius (pixel values)')
+        axes.set_ylim(0, 100)
+    figure.axes[0].set_ylabel('accuracy (%)')
+    figure.axes[0].legend(frameon=False)

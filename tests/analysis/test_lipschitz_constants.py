@@ -1,0 +1,133 @@
+"""Lower bound <= truth <= upper bound, and closed forms for each."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from mmlckd.analysis import local_lipschitz, product_bound
+from mmlckd.backbones import CifarResNet, PyramidNet, WideResNet
+from mmlckd.registry import MODELS
+
+
+def jacobian_norms(function, inputs):
+    """sigma_max of the explicit Jacobian at each input."""
+    norms = []
+    for x in inputs:
+        jacobian = torch.autograd.functional.jacobian(lambda x: function(x[None])[0].flatten(), x)
+        norms.append(torch.linalg.matrix_norm(jacobian.flatten(1), 2))
+    return torch.stack(norms)
+
+
+def randomised(model, seed):
+    """In evaluation mode and double precision, with batch norms as a training leaves them."""
+    generator = torch.Generator().manual_seed(seed)
+    if hasattr(model, 'init_weights'):
+        model.init_weights()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for tensor, low in ((module.weight, 0.5), (module.bias, -0.5), (module.running_mean, -0.5), (module.running_var, 0.5)):
+                tensor.data.uniform_(low, low + 1, generator=generator)
+    return model.eval().double()
+
+
+def test_two_linear_layers_have_the_norm_of_their_product():
+    net = nn.Sequential(nn.Linear(6, 9), nn.Linear(9, 4)).double()
+    truth = torch.linalg.matrix_norm(net[1].weight @ net[0].weight, 2)
+    value = local_lipschitz(net, torch.randn(3, 6, dtype=torch.float64), num_iters=6)  # as many as inputs: exact
+    assert torch.allclose(value, truth.expand(3), rtol=1e-9)
+    bound = product_bound(net, lambda: net(torch.randn(1, 6, dtype=torch.float64))).value
+    assert bound == pytest.approx((torch.linalg.matrix_norm(net[0].weight, 2) * torch.linalg.matrix_norm(net[1].weight, 2)).item())
+
+
+def test_a_diagonal_jacobian_has_its_largest_entry():
+    inputs = torch.tensor([[0.5, 1., 2.], [0.1, 3., -1.]], dtype=torch.float64)
+    assert torch.allclose(local_lipschitz(torch.sin, inputs, num_iters=3), inputs.cos().abs().amax(1))
+
+
+def test_samples_do_not_mix_and_the_value_comes_from_below():
+    net = randomised(WideResNet(10), 0)
+    inputs = torch.randn(3, 3, 8, 8, dtype=torch.float64)
+
+    def function(x):
+        return net(x)[-1]
+
+    truth = jacobian_norms(function, inputs)
+    few, many = (local_lipschitz(function, inputs, num_iters) for num_iters in (5, 40))
+    assert (few <= many * (1 + 1e-9)).all() and torch.allclose(many, truth, rtol=1e-4)
+    assert torch.allclose(local_lipschitz(function, inputs[1:2], 5), few[1:2])
+
+
+@pytest.mark.parametrize('pool', [nn.AvgPool2d(2), nn.AvgPool2d(3, 2), nn.AvgPool2d((2, 1))])
+def test_mean_poolings_against_their_matrices(pool):
+    columns = pool(torch.eye(36, dtype=torch.float64).view(36, 1, 6, 6)).flatten(1)
+    truth = torch.linalg.matrix_norm(columns, 2).item()
+    bound = product_bound(pool, lambda: pool(torch.zeros(1, 1, 6, 6))).value
+    assert truth <= bound * (1 + 1e-9)
+    if pool.kernel_size != 3:  # windows that do not overlap: exact
+        assert bound == pytest.approx(truth)
+
+
+def test_maximum_poolings_stretch_no_further():
+    pool = nn.MaxPool2d(3, 2, 1)
+    bound = product_bound(pool, lambda: pool(torch.zeros(1, 1, 7, 7))).value
+    one, other = torch.randn(2, 500, 1, 7, 7)
+    assert ((pool(one) - pool(other)).flatten(1).norm(dim=1) <= bound * (one - other).flatten(1).norm(dim=1)).all()
+    spike = torch.zeros(1, 1, 7, 7)
+    spike[..., 1, 1] = 1  # lies in 2 x 2 windows: the bound is reached
+    assert (pool(spike) - pool(0 * spike)).norm().item() == pytest.approx(bound)
+
+
+def test_a_residual_block_adds_its_shortcut():
+    net = randomised(CifarResNet(20), 1)
+    block = net.layer1[0]
+    x = torch.randn(1, 16, 6, 6, dtype=torch.float64)
+    parts = [product_bound(part, lambda part=part: part(x)).value for part in (block.conv1, block.bn1, block.conv2, block.bn2)]
+    assert product_bound(block, lambda: block(x)).value == pytest.approx(parts[0] * parts[1] * parts[2] * parts[3] + 1)
+    for part in parts:
+        assert part > 0
+
+
+NETS = [lambda: WideResNet(10), lambda: PyramidNet(8, 6), lambda: PyramidNet(11, 6, bottleneck=True), lambda: CifarResNet(20)]
+
+
+@settings(max_examples=12, deadline=None)
+@given(net=st.sampled_from(range(len(NETS))), seed=st.integers(0, 2**16))
+def test_the_truth_lies_between_the_bounds(net, seed):
+    torch.manual_seed(seed)
+    model = randomised(NETS[net](), seed)
+    inputs = torch.randn(1, 3, 8, 8, dtype=torch.float64)
+
+    def function(x):
+        return model(x)[-1]
+
+    truth = jacobian_norms(function, inputs).item()
+    assert local_lipschitz(function, inputs, 5).item() <= truth * (1 + 1e-9)
+    bound = product_bound(model, lambda: function(inputs), num_iters=60)
+    assert not bound.unbounded and truth <= bound.value * (1 + 1e-6)
+
+
+def test_a_classifier_is_bounded_to_its_logits():
+    init_default_scope('mmpretrain')
+    __import__('mmpretrain.models')
+    model = randomised(MODELS.build(dict(
+        type='ImageClassifier', backbone=dict(type='ResNet', depth=18), neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=5, in_channels=512))), 2)
+    inputs = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    local = local_lipschitz(lambda x: model(x, mode='tensor'), inputs)
+    bound = product_bound(model, lambda: model(inputs[:1], mode='tensor'))
+    assert not bound.unbounded and local.max().item() < bound.value
+
+
+def test_what_is_not_understood_is_named():
+    net = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Softplus(), nn.Linear(3, 2)))
+    assert product_bound(net, lambda: net(torch.zeros(1, 3))) == (None, ['1.0 (Softplus)'])
+    assert product_bound(net[0], lambda: None) == (None, ['the network (it was not called, so its input size is not known)'])
+
+
+def test_reading_leaves_no_hooks_behind():
+    net = randomised(WideResNet(10), 0)
+    product_bound(net, lambda: net(torch.zeros(1, 3, 8, 8, dtype=torch.float64)))
+    assert not any(module._forward_pre_hooks for module in net.modules())

@@ -1,0 +1,67 @@
+"""The Lipschitz report of a classifier and of a detector, as a user asks for it."""
+
+import json
+
+import pytest
+import torch
+from conftest import run
+from mmengine.registry import init_default_scope
+
+from mmlckd.config import bare_model, read_config
+from mmlckd.registry import MODELS
+
+GUIDED = 'configs/demo/mnist5k_wrn16-2_to_wrn10-1.py'
+
+
+def untrained(path, target):
+    config = read_config(path)
+    init_default_scope(config.default_scope)
+    __import__(f'{config.default_scope}.models')
+    torch.manual_seed(0)
+    torch.save(dict(state_dict=MODELS.build(bare_model(config)).state_dict()), target)
+    return target
+
+
+def report(folder, config, student, *more):
+    result = run('tools/analyze_lipschitz.py', config, student, '--out', folder, *more)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads((folder / 'report.json').read_text()), result.stdout
+
+
+def test_a_classifier_beside_its_teacher_and_itself_alone(mnist, tmp_path):
+    student = untrained(GUIDED, tmp_path / 'student.pth')
+    teacher = untrained('configs/demo/mnist5k_wrn16-2.py', tmp_path / 'teacher.pth')
+    options = ['--teacher', teacher, '--alone', student, '--images', '4', '--num-iters', '4', '--noise', '0', '32', '--epsilon', '2',
+               '--cfg-options', f'test_dataloader.dataset.data_root={mnist}', 'test_dataloader.batch_size=2']
+    record, printed = report(tmp_path / 'one', GUIDED, student, *options)
+    assert list(record['networks']) == ['student', 'student alone', 'teacher']
+    for network in record['networks'].values():
+        assert len(network['local']) == 4 and all(len(pair) == 4 for pair in network['pairs']) and len(network['pairs']) == 2
+        assert max(network['local']) < network['bound'] and not network['unbounded']
+        assert [len(network['robustness'][kind]) for kind in ('noise', 'fgsm', 'pgd')] == [2, 1, 1]
+        assert all(layer['operator_norm'] > 0 and layer['stable_rank'] >= 1 for layer in network['layers'].values())
+    assert record['networks']['student']['local'] == record['networks']['student alone']['local']
+    assert 'product bound' in printed and 'accuracy %, PGD 2' in (tmp_path / 'one' / 'report.md').read_text()
+    for name in ('pairs', 'layers', 'local', 'robustness'):
+        assert (tmp_path / 'one' / f'{name}.png').stat().st_size > 10_000
+    again, _ = report(tmp_path / 'two', GUIDED, student, *options)
+    assert again == record
+
+
+@pytest.mark.parametrize('task', ['faster_rcnn', 'deeplabv3plus'])
+def test_of_a_detector_and_a_segmentor_the_backbone(task, devkit, tmp_path):
+    config = f'configs/demo/digits_{task}_r18x32_to_r18x16.py'
+    student = untrained(config, tmp_path / 'student.pth')
+    root = f'{devkit}/' if task == 'faster_rcnn' else f'{devkit}/VOC2012'
+    teacher = untrained(f'configs/demo/digits_{task}_r18x32.py', tmp_path / 'teacher.pth')
+    record, _ = report(tmp_path / 'out', config, student, '--teacher', teacher, '--images', '2', '--num-iters', '3',
+                       '--cfg-options', f'test_dataloader.dataset.data_root={root}', 'test_dataloader.batch_size=2')
+    for network in record['networks'].values():
+        assert network['of'] == 'last map of the backbone' and 'robustness' not in network
+        assert max(network['local']) < network['bound'] and len(network['pairs']) >= 3
+    assert not (tmp_path / 'out' / 'robustness.png').exists()
+
+
+def test_wrong_numbers_are_named(tmp_path):
+    result = run('tools/analyze_lipschitz.py', GUIDED, tmp_path / 'none.pth', '--images', '0')
+    assert result.returncode == 1 and result.stderr.strip().endswith('error: --images is 0: at least 1 is needed')

@@ -53,6 +53,22 @@ def loss_table():
             f'Targets: {targets}. Where our time goes: {shares}.')
 
 
+def step_table():
+    record = json.loads((RECORDS / 'train_step.json').read_text())
+    rows = []
+    for workload in record['workloads'].values():
+        ours, alone = workload['variants']['ours'], workload['variants']['student alone']
+        without = workload['variants'].get('ours without lipschitz')
+        rows.append([f"`{Path(workload['config']).stem}`, {workload['batch']} x {workload['size']} px", f"{alone['ms']:.0f}",
+                     f"{workload['variants']['floor']['ms']:.0f}", f"{ours['ms']:.0f}", f"{ours['ratio']:.2f}",
+                     f"{without['ratio']:.2f}", f"{workload['hook']['share']:.2%}"])
+    header = ['step, ms', 'student alone', 'floor', 'ours', 'ours / floor', 'without the Lipschitz term', 'hook, every layer']
+    note = (f"Medians of {record['rounds']} rounds, {record['threads']} threads, {record['device']}, torch {record['torch']}. "
+            "The floor is the student's step and the teacher's forward to its deepest tap. Hook: share of training that reading every "
+            "layer's norm takes at the default interval.")
+    return table(header, rows) + '\n\n' + note
+
+
 def with_table(text, name, content):
     """A page with the content between one table's marks replaced."""
     pattern = rf'(<!-- table: {name} -->\n).*?(<!-- end -->)'
@@ -63,7 +79,7 @@ def with_table(text, name, content):
 
 
 TABLES = {**{f'demo_{task}': partial(demo_table, task) for task in ('classification', 'detection', 'segmentation')},
-          'lipschitz_loss': loss_table}
+          'lipschitz_loss': loss_table, 'train_step': step_table}
 
 
 def rendered():

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Union
 
 import torch
+from mmcv import imread
 from mmengine.dist import broadcast, broadcast_object_list, master_only
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -27,7 +28,8 @@ class SpectralNormHook(Hook):
     - for each selected layer, ``lipschitz/layer/<name>``, its operator norm at its real input size.
 
     The history and the singular vectors are part of the checkpoint. At the end of training the history is written to
-    ``lipschitz.json``, ``lipschitz.png`` and ``lipschitz_layers.png`` in the work folder. The hook works with any model of MMEngine.
+    ``lipschitz.json``, ``lipschitz.png`` and ``lipschitz_layers.png`` in the work folder, and the pictures go to the visualizer. The hook
+    works with any model of MMEngine.
 
     Args:
         interval: Iterations between two readings; the device is waited for once a reading.
@@ -129,7 +131,9 @@ class SpectralNormHook(Hook):
                 plot_history(history, folder / 'lipschitz.png', [name for name, _, _ in pairs_of(_bare(runner.model))])
             if self._norms is not None:
                 plot_layers(history, folder / 'lipschitz_layers.png', self.max_norm)
-            runner.logger.info(f'Lipschitz values over training: {", ".join(map(str, sorted(folder.glob("lipschitz*.png"))))}')
+            for path in sorted(folder.glob('lipschitz*.png')):
+                runner.visualizer.add_image(path.stem, imread(path, channel_order='rgb'), step=runner.iter)
+                runner.logger.info(f'Lipschitz values over training: {path}')
 
     def history(self, runner) -> List[dict]:
         """The readings so far, oldest first."""

@@ -30,7 +30,8 @@ def randomised(model, seed):
         if isinstance(module, nn.BatchNorm2d):
             for tensor, low in ((module.weight, 0.5), (module.bias, -0.5), (module.running_mean, -0.5), (module.running_var, 0.5)):
                 tensor.data.uniform_(low, low + 1, generator=generator)
-    return model.eval().double()
+    model.eval()  # mmpretrain's ResNet returns nothing here
+    return model.double()
 
 
 def test_two_linear_layers_have_the_norm_of_their_product():
@@ -93,7 +94,7 @@ def test_a_residual_block_adds_its_shortcut():
 NETS = [lambda: WideResNet(10), lambda: PyramidNet(8, 6), lambda: PyramidNet(11, 6, bottleneck=True), lambda: CifarResNet(20)]
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(net=st.sampled_from(range(len(NETS))), seed=st.integers(0, 2**16))
 def test_the_truth_lies_between_the_bounds(net, seed):
     torch.manual_seed(seed)

@@ -1,9 +1,11 @@
 """Layer norms under a real Runner, without a distiller: read, bounded, saved, averaged."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT, run
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
@@ -133,3 +135,10 @@ def test_wrong_arguments_are_named(options, message):
 def test_layers_that_are_not_there_are_named(layers, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         runner(tmp_path, dict(layers=layers)).train()
+
+
+def test_two_ranks_stay_one_model(tmp_path):
+    folder = Path(__file__).parent
+    result = run('-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=29587', folder / 'two_ranks.py', tmp_path,
+                 PYTHONPATH=f'{ROOT}:{folder.parent}:{folder}')
+    assert result.returncode == 0, result.stderr[-3000:]

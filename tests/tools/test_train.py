@@ -140,3 +140,14 @@ def test_missing_data_and_teacher_name_the_command_that_makes_them(tmp_path, mni
 def test_help(tool):
     result = run(tool, '--help')
     assert result.returncode == 0 and 'usage:' in result.stdout
+
+
+def test_tensorboard_gets_the_norms_and_the_figures(options, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    result = run('tools/train.py', GUIDED, '--work-dir', tmp_path, *options, 'train_cfg.max_epochs=1', 'default_hooks.spectral_norm.interval=1',
+                 'default_hooks.spectral_norm.layers=backbone.layer1', 'visualizer.vis_backends.0.type=TensorboardVisBackend')
+    assert result.returncode == 0, result.stderr[-3000:]
+    event, = tmp_path.glob('*/vis_data/events*')
+    events = EventAccumulator(str(event)).Reload()
+    assert {'lipschitz/student_0', 'lipschitz/teacher_1', 'lipschitz/log_ratio_0', 'lipschitz/layer/backbone.layer1.0.conv1'} <= set(events.Tags()['scalars'])
+    assert set(events.Tags()['images']) == {'lipschitz', 'lipschitz_layers'}

@@ -22,8 +22,9 @@ def pytest_configure():
 
 
 def pytest_collection_modifyitems(items):
-    longest = ['test_docs.py', 'test_train.py', 'test_voc.py']  # first, so that no process waits long for another's last file
-    items.sort(key=lambda item: item.path.name in longest and longest.index(item.path.name), reverse=True)
+    # The longest files first, so that no process waits long for another's last one.
+    order = ['test_voc.py', 'test_train.py', 'test_classification.py', 'test_docs.py', 'test_analyze.py']
+    items.sort(key=lambda item: order.index(item.path.name) if item.path.name in order else len(order))
 
 
 def run(*command, cwd=ROOT, **environment):

@@ -1,6 +1,5 @@
 """Figures."""
 
-import textwrap
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence
 
@@ -27,7 +26,7 @@ def plot_history(history: List[dict], path: Path, pair_names: Sequence[str] = ()
         axes = figure.subplots(2, pairs, sharex=True, squeeze=False, height_ratios=(3, 2))
         for k in range(pairs):
             norms, ratio = axes[0][k], axes[1][k]
-            norms.set_title(textwrap.fill(pair_names[k], 30) if k < len(pair_names) else f'pair {k}')
+            norms.set_title(pair_names[k].replace(' to ', '\nto ') if k < len(pair_names) else f'pair {k}', fontsize=8)
             norms.plot(steps, [reading['teacher'][k] for reading in history], color=TEACHER, linestyle='--', label='teacher')
             norms.plot(steps, [reading['student'][k] for reading in history], color=STUDENT, label='student')
             norms.set_ylim(bottom=0)

@@ -38,6 +38,7 @@ def make_parser():
     parser.add_argument('checkpoint', help='weights of its student, or of the plain network')
     parser.add_argument('--teacher', metavar='CHECKPOINT', help='weights of the teacher (default: those that the config names)')
     parser.add_argument('--alone', metavar='CHECKPOINT', help='weights of the same student, trained alone')
+    parser.add_argument('--untrained', action='store_true', help='the same student as it was before training, too')
     parser.add_argument('--images', type=int, default=64, metavar='N', help='test images to analyse (default: 64)')
     parser.add_argument('--num-iters', type=int, default=20, metavar='N', help='iterations of a Jacobian\'s norm (default: 20)')
     parser.add_argument('--noise', type=float, nargs='+', default=Options().sigmas, metavar='SD',
@@ -61,6 +62,8 @@ def networks_of(config, args):
         spec = next((loss.taps for loss in losses if loss.get('taps')), config.model.get('taps'))
         taps = spec if isinstance(spec, dict) else dict(student=spec, teacher=spec)
     networks = {'student' if distiller else 'network': (bare_model(config), args.checkpoint, taps.get('student'))}
+    if args.untrained:
+        networks['untrained'] = (bare_model(config), None, taps.get('student'))
     if args.alone:
         networks['student alone'] = (bare_model(config), args.alone, taps.get('student'))
     teacher = config.model.teacher if distiller else None
@@ -117,7 +120,6 @@ def main(args):
     init_default_scope(config.default_scope)
     __import__(f'{config.default_scope}.models')
     MMLogger.get_instance('analysis', log_level='ERROR')
-    set_random_seed(args.seed)
     networks = networks_of(config, args)
     size = config.test_dataloader.batch_size
     loader = Runner.build_dataloader(config.test_dataloader, seed=args.seed)
@@ -126,10 +128,14 @@ def main(args):
                       lambda items, title: track(items, description=title, console=console))
     results = {}
     for name, (model, checkpoint, taps) in networks.items():
-        console.print(f'[bold]{name}[/bold] {checkpoint}', soft_wrap=True)
+        console.print(f'[bold]{name}[/bold] {checkpoint or ""}', soft_wrap=True)
         model = MODELS.build(model).to(args.device)
-        load_weights(model, checkpoint)
-        results[name] = dict(checkpoint=str(checkpoint), **analyze(model, batches, taps, default_input_shape(model), options))
+        if checkpoint is None:
+            set_random_seed(args.seed)
+            model.init_weights()
+        else:
+            load_weights(model, checkpoint)
+        results[name] = dict(checkpoint=checkpoint, **analyze(model, batches, taps, default_input_shape(model), options))
 
     header, rows = ['', *results], summary(results)
     rows += robustness_rows(results, args) if all('robustness' in result for result in results.values()) else []

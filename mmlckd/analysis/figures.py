@@ -65,7 +65,7 @@ def plot_layers(history: List[dict], path: Path, bound: Optional[float] = None) 
         figure.savefig(path, dpi=150)
 
 
-COLOURS = {'student': STUDENT, 'network': STUDENT, 'teacher': TEACHER, 'student alone': '#009E73'}
+COLOURS = {'student': STUDENT, 'network': STUDENT, 'teacher': TEACHER, 'student alone': '#009E73', 'untrained': '#999999'}
 
 
 def plot_report(record: Dict, folder: Path) -> List[Path]:

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from mmlckd.functional import operator_norm
@@ -32,6 +34,17 @@ def test_svd_of_the_explicit_matrix(make, shape):
     assert torch.allclose(value, truth, rtol=1e-9)
     mine, theirs = (torch.autograd.grad(norm, module.weight)[0] for norm in (value, truth))
     assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)), stride=st.integers(1, 3), padding=st.integers(0, 2), dilation=st.integers(1, 2),
+       groups=st.sampled_from([1, 2]), size=st.tuples(st.integers(5, 7), st.integers(5, 7)), seed=st.integers(0, 2**16))
+def test_svd_of_random_convolutions(kernel, stride, padding, dilation, groups, size, seed):
+    torch.manual_seed(seed)
+    module = nn.Conv2d(2, 4, kernel, stride, padding, dilation, groups).double()
+    shape = (1, 2, *size)
+    truth = torch.linalg.matrix_norm(explicit(module, shape), 2)
+    assert torch.allclose(operator_norm(module, shape, num_iters=100), truth, rtol=1e-9)  # 98 inputs at most: exact
 
 
 def test_identity_and_mean():

@@ -45,13 +45,13 @@ def exact(model, name, folded=()):
     return torch.linalg.matrix_norm(columns.flatten(1), 2).item()
 
 
-def runner(tmp_path, hook, iters=10, **kwargs):
+def runner(tmp_path, hook, iters=10, wrapper='OptimWrapper', **kwargs):
     torch.manual_seed(0)
     model = Model()
     generator = torch.Generator().manual_seed(1)
     data = [dict(inputs=torch.randn(2, 8, 6, generator=generator), labels=torch.tensor(i % 3)) for i in range(4)]
     return Runner(model, str(tmp_path), DataLoader(data, batch_size=2), train_cfg=dict(by_epoch=True, max_epochs=iters // 2),
-                  optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.5, momentum=0.9)), default_scope='mmengine', experiment_name=tmp_path.name,
+                  optim_wrapper=dict(type=wrapper, optimizer=dict(type='SGD', lr=0.5, momentum=0.9)), default_scope='mmengine', experiment_name=tmp_path.name,
                   default_hooks=dict(logger=dict(type='LoggerHook', interval=1), checkpoint=dict(type='CheckpointHook', interval=1)),
                   custom_hooks=[dict(type='mmlckd.SpectralNormHook', **hook)], **kwargs)
 
@@ -108,6 +108,12 @@ def test_the_bound_holds_at_the_end_and_in_the_averaged_model(tmp_path, fold_nor
                 assert exact(model, name, folded) <= bound
     layers = json.loads((tmp_path / 'bound' / 'lipschitz.json').read_text())[-1]['layers']
     assert max(layers.values()) == pytest.approx(0.5, rel=2e-3)  # no further than needed
+
+
+def test_the_bound_holds_in_mixed_precision(tmp_path):
+    run = runner(tmp_path, dict(interval=2, layers=['conv', 'fc'], max_norm=0.5), wrapper='mmlckd.CpuAmpOptimWrapper')
+    run.train()
+    assert all(exact(run.model, name) <= 0.5 for name in SHAPES)
 
 
 def test_a_resumed_run_has_the_vectors_and_the_same_weights(tmp_path):

@@ -54,8 +54,9 @@ def test_of_a_detector_and_a_segmentor_the_backbone(task, devkit, tmp_path):
     student = untrained(config, tmp_path / 'student.pth')
     root = f'{devkit}/' if task == 'faster_rcnn' else f'{devkit}/VOC2012'
     teacher = untrained(f'configs/demo/digits_{task}_r18x32.py', tmp_path / 'teacher.pth')
-    record, _ = report(tmp_path / 'out', config, student, '--teacher', teacher, '--images', '2', '--num-iters', '3',
+    record, _ = report(tmp_path / 'out', config, student, '--teacher', teacher, '--untrained', '--images', '2', '--num-iters', '3',
                        '--cfg-options', f'test_dataloader.dataset.data_root={root}', 'test_dataloader.batch_size=2')
+    assert list(record['networks']) == ['student', 'untrained', 'teacher']
     for network in record['networks'].values():
         assert network['of'] == 'last map of the backbone' and 'robustness' not in network
         assert max(network['local']) < network['bound'] and len(network['pairs']) >= 3

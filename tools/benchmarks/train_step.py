@@ -36,7 +36,7 @@ WORKLOADS = dict(
     demo_detection=('configs/demo/digits_faster_rcnn_r18x32_to_r18x16.py', 128, 4),
     cifar_c=('configs/lckd/cifar100_wrn28-4_to_wrn16-2.py', 32, 64),
     cifar_e=('configs/lckd/cifar100_pyramidnet200_to_wrn28-4.py', 32, 16),
-    imagenet_resnet=('configs/lckd/imagenet_resnet152_to_resnet50.py', 224, 4),
+    imagenet_resnet=('configs/lckd/imagenet_resnet152_to_resnet50.py', 224, 2),
 )
 
 

@@ -73,6 +73,17 @@ def networks_of(config, args):
     return networks
 
 
+def first_images(loader, count):
+    """Batches of the first ``count`` images."""
+    batches = []
+    for batch in loader:
+        batches.append({key: value[:count] for key, value in batch.items()})
+        count -= len(batches[-1]['inputs'])
+        if not count:
+            break
+    return batches
+
+
 def summary(results):
     """Rows of the table: a quantity, and its value for every network."""
     def row(name, value):
@@ -121,9 +132,7 @@ def main(args):
     __import__(f'{config.default_scope}.models')
     MMLogger.get_instance('analysis', log_level='ERROR')
     networks = networks_of(config, args)
-    size = config.test_dataloader.batch_size
-    loader = Runner.build_dataloader(config.test_dataloader, seed=args.seed)
-    batches = [batch for batch, _ in zip(loader, range(-(-args.images // size)))]
+    batches = first_images(Runner.build_dataloader(config.test_dataloader, seed=args.seed), args.images)
     options = Options(args.num_iters, args.noise, args.epsilon, args.seed,
                       lambda items, title: track(items, description=title, console=console))
     results = {}

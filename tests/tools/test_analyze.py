@@ -31,12 +31,12 @@ def report(folder, config, student, *more):
 def test_a_classifier_beside_its_teacher_and_itself_alone(mnist, tmp_path):
     student = untrained(GUIDED, tmp_path / 'student.pth')
     teacher = untrained('configs/demo/mnist5k_wrn16-2.py', tmp_path / 'teacher.pth')
-    options = ['--teacher', teacher, '--alone', student, '--images', '4', '--num-iters', '4', '--noise', '0', '32', '--epsilon', '2',
+    options = ['--teacher', teacher, '--alone', student, '--images', '3', '--num-iters', '4', '--noise', '0', '32', '--epsilon', '2',
                '--cfg-options', f'test_dataloader.dataset.data_root={mnist}', 'test_dataloader.batch_size=2']
     record, printed = report(tmp_path / 'one', GUIDED, student, *options)
     assert list(record['networks']) == ['student', 'student alone', 'teacher']
     for network in record['networks'].values():
-        assert len(network['local']) == 4 and all(len(pair) == 4 for pair in network['pairs']) and len(network['pairs']) == 2
+        assert len(network['local']) == 3 and all(len(pair) == 3 for pair in network['pairs']) and len(network['pairs']) == 2
         assert max(network['local']) < network['bound'] and not network['unbounded']
         assert [len(network['robustness'][kind]) for kind in ('noise', 'fgsm', 'pgd')] == [2, 1, 1]
         assert all(layer['operator_norm'] > 0 and layer['stable_rank'] >= 1 for layer in network['layers'].values())

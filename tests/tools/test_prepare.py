@@ -41,7 +41,7 @@ def test_a_devkit_as_mmdet_and_mmseg_read_it(devkit):
                            metainfo=dict(classes=names), test_mode=True)
         assert len(boxes) == count
         assert all(1 <= len(boxes.get_data_info(i)['instances']) <= 6 for i in range(count))
-    for listed, masks, count in (('train', 'SegmentationClass', 8), ('aug', 'SegmentationClassAug', 16), ('val', 'SegmentationClass', 4)):
+    for listed, masks, count in (('train', 'SegmentationClass', 8), ('aug', 'SegmentationClassAug', 40), ('val', 'SegmentationClass', 4)):
         scenes = PascalVOCDataset(data_root=str(devkit / 'VOC2012'), ann_file=f'ImageSets/Segmentation/{listed}.txt',
                                   data_prefix=dict(img_path='JPEGImages', seg_map_path=masks), pipeline=[])
         assert len(scenes) == count

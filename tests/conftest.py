@@ -9,7 +9,8 @@ import pytest
 import torch
 from mmengine.registry import init_default_scope
 
-from mmlckd.config import read_config
+from mmlckd.config import bare_model, read_config
+from mmlckd.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = [f'backbone.layer{i}' for i in (1, 2, 3, 4)]
@@ -32,6 +33,16 @@ def run(*command, cwd=ROOT, **environment):
     program = 'bash' if str(command[0]).endswith('.sh') else sys.executable
     return subprocess.run([program, *map(str, command)], cwd=cwd, text=True, capture_output=True,
                           env={**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHON': sys.executable, **environment})
+
+
+def save_untrained(path, target):
+    """Checkpoint of a config's plain model as it is built, a teacher in all but knowledge."""
+    config = read_config(path)
+    init_default_scope(config.default_scope)
+    __import__(f'{config.default_scope}.models')
+    torch.manual_seed(0)
+    torch.save(dict(state_dict=MODELS.build(bare_model(config)).state_dict()), target)
+    return target
 
 
 @pytest.fixture(scope='session')

@@ -52,7 +52,6 @@ class LayerNorms:
         if not self.layers:
             raise ValueError(f'layers is {layers!r} and no convolution or linear layer of {type(model).__name__} has such a name: '
                              f'there are {", ".join(map(repr, list(known)[:3])) or "none"} and {max(len(known) - 3, 0)} more')
-        self.fold_norms = fold_norms
         self.norms = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)} if fold_norms else {}
         self.shapes: Dict[str, tuple] = {}
         self.folded: Dict[str, str] = {}

@@ -79,12 +79,16 @@ def robust_accuracy(logits: Callable[[Tensor], Tensor],
     def generator() -> torch.Generator:
         return torch.Generator().manual_seed(seed)
 
-    result: Dict[str, List[float]] = dict(noise=[], fgsm=[], pgd=[])
-    for sigma in sigmas:
+    def noise(sigma: float) -> float:
         draw = generator()
-        result['noise'].append(accuracy(lambda images, labels: with_noise(images, sigma, box, draw)))  # noqa: B023  called at once
-    for epsilon in epsilons:
+        return accuracy(lambda images, labels: with_noise(images, sigma, box, draw))
+
+    def one_step(epsilon: float) -> float:
+        return accuracy(lambda images, labels: fgsm(logits, images, labels, epsilon, box))
+
+    def projected(epsilon: float) -> float:
         draw = generator()
-        result['fgsm'].append(accuracy(lambda images, labels: fgsm(logits, images, labels, epsilon, box)))  # noqa: B023
-        result['pgd'].append(accuracy(lambda images, labels: pgd(logits, images, labels, epsilon, box, draw)))  # noqa: B023
-    return result
+        return accuracy(lambda images, labels: pgd(logits, images, labels, epsilon, box, draw))
+
+    return dict(noise=[noise(sigma) for sigma in sigmas], fgsm=[one_step(epsilon) for epsilon in epsilons],
+                pgd=[projected(epsilon) for epsilon in epsilons])

@@ -3,23 +3,9 @@
 import json
 
 import pytest
-import torch
-from conftest import run
-from mmengine.registry import init_default_scope
-
-from mmlckd.config import bare_model, read_config
-from mmlckd.registry import MODELS
+from conftest import run, save_untrained
 
 GUIDED = 'configs/demo/mnist5k_wrn16-2_to_wrn10-1.py'
-
-
-def untrained(path, target):
-    config = read_config(path)
-    init_default_scope(config.default_scope)
-    __import__(f'{config.default_scope}.models')
-    torch.manual_seed(0)
-    torch.save(dict(state_dict=MODELS.build(bare_model(config)).state_dict()), target)
-    return target
 
 
 def report(folder, config, student, *more):
@@ -29,8 +15,8 @@ def report(folder, config, student, *more):
 
 
 def test_a_classifier_beside_its_teacher_and_itself_alone(mnist, tmp_path):
-    student = untrained(GUIDED, tmp_path / 'student.pth')
-    teacher = untrained('configs/demo/mnist5k_wrn16-2.py', tmp_path / 'teacher.pth')
+    student = save_untrained(GUIDED, tmp_path / 'student.pth')
+    teacher = save_untrained('configs/demo/mnist5k_wrn16-2.py', tmp_path / 'teacher.pth')
     options = ['--teacher', teacher, '--alone', student, '--images', '3', '--num-iters', '4', '--noise', '0', '32', '--epsilon', '2',
                '--cfg-options', f'test_dataloader.dataset.data_root={mnist}', 'test_dataloader.batch_size=2']
     record, printed = report(tmp_path / 'one', GUIDED, student, *options)
@@ -51,9 +37,9 @@ def test_a_classifier_beside_its_teacher_and_itself_alone(mnist, tmp_path):
 @pytest.mark.parametrize('task', ['faster_rcnn', 'deeplabv3plus'])
 def test_of_a_detector_and_a_segmentor_the_backbone(task, devkit, tmp_path):
     config = f'configs/demo/digits_{task}_r18x32_to_r18x16.py'
-    student = untrained(config, tmp_path / 'student.pth')
+    student = save_untrained(config, tmp_path / 'student.pth')
     root = f'{devkit}/' if task == 'faster_rcnn' else f'{devkit}/VOC2012'
-    teacher = untrained(f'configs/demo/digits_{task}_r18x32.py', tmp_path / 'teacher.pth')
+    teacher = save_untrained(f'configs/demo/digits_{task}_r18x32.py', tmp_path / 'teacher.pth')
     record, _ = report(tmp_path / 'out', config, student, '--teacher', teacher, '--untrained', '--images', '2', '--num-iters', '3',
                        '--cfg-options', f'test_dataloader.dataset.data_root={root}', 'test_dataloader.batch_size=2')
     assert list(record['networks']) == ['student', 'untrained', 'teacher']

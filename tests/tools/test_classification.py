@@ -5,13 +5,11 @@ import pickle
 
 import numpy as np
 import pytest
-import torch
-from conftest import ROOT, run
+from conftest import ROOT, run, save_untrained
 from mmengine.registry import init_default_scope
 from PIL import Image
 
-from mmlckd.config import bare_model, is_distiller, read_config
-from mmlckd.registry import MODELS
+from mmlckd.config import is_distiller, read_config
 
 # one recipe of each family, and each way of training around it
 CIFAR = ['configs/lckd/cifar100_wrn28-4_to_wrn16-2.py', 'configs/lckd/cifar100_wrn28-4_to_resnet56_log.py',
@@ -72,10 +70,7 @@ def train(path, root, folder, *more):
         options += ['train_dataloader.dataset.pipeline.1.scale=64', 'val_dataloader.dataset.pipeline.1.scale=64',
                     'val_dataloader.dataset.pipeline.2.crop_size=64']
     if is_distiller(config.model):
-        init_default_scope('mmpretrain')
-        torch.manual_seed(0)
-        torch.save(dict(state_dict=MODELS.build(bare_model(read_config(config.model.teacher.config))).state_dict()), folder / 'teacher.pth')
-        options.append(f'model.teacher.checkpoint={folder / "teacher.pth"}')
+        options.append(f'model.teacher.checkpoint={save_untrained(config.model.teacher.config, folder / "teacher.pth")}')
     result = run('tools/train.py', path, '--work-dir', folder, '--cfg-options', *options, *more)
     assert result.returncode == 0, result.stderr[-3000:]
     lines = [json.loads(line) for file in folder.glob('*/vis_data/scalars.json') for line in file.read_text().splitlines()]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, run
+from conftest import ROOT, run, save_untrained
 from mmengine.registry import init_default_scope
 
 from mmlckd.checkpoint import read_checkpoint
@@ -48,13 +48,7 @@ def untrained(tmp_path_factory):
 
     def make(path):
         target = folder / f'{Path(path).stem}.pth'
-        if not target.exists():
-            config = read_config(path)
-            init_default_scope(config.default_scope)
-            __import__(f'{config.default_scope}.models')
-            torch.manual_seed(0)
-            torch.save(dict(state_dict=MODELS.build(bare_model(config)).state_dict()), target)
-        return target
+        return target if target.exists() else save_untrained(path, target)
 
     return make
 

@@ -45,7 +45,9 @@ def main(args):
     if args.resume:
         config.resume = True
         config.load_from = None if args.resume == 'auto' else args.resume
-    config.setdefault('default_hooks', {}).setdefault('random_state', dict(type='mmlckd.RandomStateHook'))
+    hooks = config.setdefault('default_hooks', {})
+    hooks.setdefault('random_state', dict(type='mmlckd.RandomStateHook'))
+    hooks.setdefault('finite_loss', dict(type='mmlckd.FiniteLossHook'))
     check_prerequisites(config)
     init_processes(config)
     Runner.from_cfg(config).train()

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from .krylov import leading_eigenvector, probe
 
+_PRODUCT = 0.05  # price of a multiplication in a product of matrices, in numbers read: about the same on CPUs and GPUs
 _SMALL_RANK = 32  # up to this rank as many iterations as the rank are made: they are cheap then, and the result is exact
 
 
+@torch.compiler.disable  # torch 2.10 cannot compile adaptive pooling to a size that changes; the steps around this one compile
 def transmitting_norm(feat_in: Tensor,
                       feat_out: Tensor,
                       num_iters: int = 10,
@@ -41,7 +43,8 @@ def transmitting_norm(feat_in: Tensor,
 
     Returns:
         (B,), non-negative, in squared feature units; float64 for float64 maps and float32 otherwise, inside and
-        outside autocast. Zero maps give zero and a zero gradient.
+        outside autocast. Zero maps give zero and a zero gradient; a sample with maps that are not finite, or whose
+        squares overflow, NaN and a zero gradient.
 
     Raises:
         ValueError: The maps are not 3- or 4-dimensional, differ in batch size, or are tokens of unequal N.
@@ -55,56 +58,63 @@ def transmitting_norm(feat_in: Tensor,
         feat_in, feat_out = feat_in.to(dtype), feat_out.to(dtype)
         grid = _common_grid(feat_in, feat_out)
         pooled_in, pooled_out = _pool(feat_in.detach(), grid), _pool(feat_out.detach(), grid)
-        left, right = _singular_pair(
+        left, right, finite = _singular_pair(
             _positions(pooled_in), _positions(pooled_out), num_iters, center, 8 * torch.finfo(dtype).eps if eps is None else eps)
         # Pooling commutes with a projection onto one channel: with gradient, only that one channel is pooled.
-        before = _project(left, feat_in if feat_in.requires_grad else pooled_in, grid)
-        after = _project(right, feat_out if feat_out.requires_grad else pooled_out, grid)
+        before = _project(left, feat_in if feat_in.requires_grad else pooled_in, grid).where(finite, 0.)
+        after = _project(right, feat_out if feat_out.requires_grad else pooled_out, grid).where(finite, 0.)
         if center:
             before = before - before.mean(-1, keepdim=True)
             after = after - after.mean(-1, keepdim=True)
-        return (before * after).mean(-1)
+        return (before * after).mean(-1).where(finite.squeeze(-1), torch.nan)
 
 
 @torch.no_grad()
-def _singular_pair(feat_in: Tensor, feat_out: Tensor, num_iters: int, center: bool, eps: float) -> Tuple[Tensor, Tensor]:
-    """Unit rows (B, 1, C_in) and (B, 1, C_out) of the top singular value of F_in F_out^T; zero for a zero matrix."""
+def _singular_pair(feat_in: Tensor, feat_out: Tensor, num_iters: int, center: bool, eps: float) -> Tuple[Tensor, Tensor, Tensor]:
+    """Unit rows (B, 1, C_in) and (B, 1, C_out) of the top singular value of F_in F_out^T, zero for a matrix that is zero or
+    not finite; and (B, 1), whether it is finite."""
     if feat_in.shape[1] < feat_out.shape[1]:  # the iteration runs on the second map's channels: let them be fewer
-        return _singular_pair(feat_out, feat_in, num_iters, center, eps)[::-1]
+        right, left, finite = _singular_pair(feat_out, feat_in, num_iters, center, eps)
+        return left, right, finite
     (feat_in, size_in, flat_in), (feat_out, size_out, flat_out) = (_prepared(feat, center, eps) for feat in (feat_in, feat_out))
-    empty = flat_in | flat_out
+    finite = size_in.isfinite() & size_out.isfinite()
+    empty = flat_in | flat_out | ~finite
     scale = (size_in * size_out).where(~empty, 1.).reciprocal()  # brings the operator's norm below one
     channels_in, channels_out, positions = feat_in.shape[1], feat_out.shape[1], feat_in.shape[2]
+    rank = min(channels_in, channels_out, positions)
+    iters = max(num_iters, rank) if rank <= _SMALL_RANK else num_iters
 
-    # Row vectors throughout: a row times a matrix is the layout in which a CPU's product runs twice as fast.
-    if positions * (channels_in + channels_out) < channels_in * channels_out:
-        gram = feat_in.mT @ feat_in  # few positions: M^T M = F_out (F_in^T F_in) F_out^T, through an N x N matrix
+    # M = F_in F_out^T as a matrix; or through the positions' Gram matrix, M^T M = F_out (F_in^T F_in) F_out^T; or as two products
+    # with the maps. Whichever reads and multiplies least. Row vectors throughout: a row times a matrix is what runs fastest on a CPU.
+    form = _cheapest(channels_in, channels_out, positions, iters)
+    matrix = feat_in @ feat_out.mT if form == 'matrix' else None
+    gram = feat_in.mT @ feat_in if form == 'gram' else None
 
-        def to_in(row: Tensor) -> Tensor:
-            return torch.bmm(torch.bmm(row, feat_out), feat_in.mT)
+    def to_in(row: Tensor) -> Tensor:
+        return torch.bmm(row, matrix.mT) if form == 'matrix' else torch.bmm(torch.bmm(row, feat_out), feat_in.mT)
 
-        def to_out(row: Tensor) -> Tensor:
-            return torch.bmm(torch.bmm(row, feat_in), feat_out.mT)
+    def to_out(row: Tensor) -> Tensor:
+        return torch.bmm(row, matrix) if form == 'matrix' else torch.bmm(torch.bmm(row, feat_in), feat_out.mT)
 
-        def normal(row: Tensor) -> Tensor:
+    def normal(row: Tensor) -> Tensor:
+        if form == 'gram':
             return torch.bmm(torch.bmm(torch.bmm(row, feat_out) * scale, gram) * scale, feat_out.mT)
-    else:
-        matrix = feat_in @ feat_out.mT
-
-        def to_in(row: Tensor) -> Tensor:
-            return torch.bmm(row, matrix.mT)
-
-        def to_out(row: Tensor) -> Tensor:
-            return torch.bmm(row, matrix)
-
-        def normal(row: Tensor) -> Tensor:
-            return to_out(to_in(row) * scale) * scale
+        return to_out(to_in(row) * scale) * scale
 
     start = to_out(probe(channels_in, feat_in).expand(len(feat_in), 1, -1))
-    rank = min(channels_in, channels_out, positions)
-    right = leading_eigenvector(normal, _unit(start), max(num_iters, rank) if rank <= _SMALL_RANK else num_iters)
+    right = leading_eigenvector(normal, _unit(start), iters)
     left = to_in(right)
-    return _unit(left).masked_fill(empty, 0.), _unit(right).masked_fill(empty, 0.)
+    return _unit(left).masked_fill(empty, 0.), _unit(right).masked_fill(empty, 0.), finite.squeeze(-1)
+
+
+def _cheapest(channels_in: int, channels_out: int, positions: int, iters: int) -> str:
+    """How M^T M is applied at the least cost: numbers read in the iteration, and products of matrices at their price in such reads."""
+    costs = {
+        'matrix': _PRODUCT * channels_in * channels_out * positions + iters * 2 * channels_in * channels_out,
+        'gram': _PRODUCT * channels_in * positions**2 + iters * (2 * channels_out + positions) * positions,
+        'maps': iters * 2 * (channels_in + channels_out) * positions,
+    }
+    return min(costs, key=costs.get)
 
 
 def _check(feat_in: Tensor, feat_out: Tensor) -> None:

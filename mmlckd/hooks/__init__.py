@@ -1,9 +1,10 @@
 """Hooks for any MMEngine run."""
 
 from .connector_warmup_hook import ConnectorWarmupHook
+from .finite_loss_hook import FiniteLossHook
 from .loss_weight_hook import LossWeightHook
 from .momentum_restart_hook import MomentumRestartHook
 from .random_state_hook import RandomStateHook
 from .spectral_norm_hook import SpectralNormHook
 
-__all__ = ['ConnectorWarmupHook', 'LossWeightHook', 'MomentumRestartHook', 'RandomStateHook', 'SpectralNormHook']
+__all__ = ['ConnectorWarmupHook', 'FiniteLossHook', 'LossWeightHook', 'MomentumRestartHook', 'RandomStateHook', 'SpectralNormHook']

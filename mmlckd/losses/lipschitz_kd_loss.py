@@ -24,7 +24,8 @@ class LipschitzKDLoss(nn.Module):
 
         L = loss_weight * sum_k w_k * mean over the batch of d(s_k, t_k).
 
-    A sample whose norm falls below ``eps`` on either side, or is not finite, is left out of its pair's mean.
+    A sample whose norm falls below ``eps`` on either side, or is not finite, is left out of its pair's mean, with no gradient;
+    ``left_out`` counts them, on the device, until its reader sets it back to 0.
 
     Args:
         loss_weight: Factor of the whole loss, non-negative.
@@ -70,6 +71,7 @@ class LipschitzKDLoss(nn.Module):
         self.num_iters = num_iters
         self.eps = eps
         self.last_norms: List[PairNorms] = []
+        self.left_out: Union[int, Tensor] = 0
 
     def forward(self, student_feats: Sequence[Tensor], teacher_feats: Sequence[Tensor]) -> Tensor:
         """Loss of one batch.
@@ -118,6 +120,7 @@ class LipschitzKDLoss(nn.Module):
     def _masked_mean(self, student: Tensor, teacher: Tensor) -> Tensor:
         valid = (student.detach() >= self.eps) & (teacher >= self.eps) & student.detach().isfinite() & teacher.isfinite()
         # Both sides are replaced before the distance is taken: a masked NaN would come back through its derivative.
+        self.left_out = self.left_out + (~valid).sum()
         distance = self.DISTANCES[self.distance](student.where(valid, 1.), teacher.where(valid, 1.))
         return distance.sum() / valid.sum().clamp_min(1)
 

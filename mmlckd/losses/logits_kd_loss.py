@@ -15,6 +15,9 @@ class LogitsKDLoss(nn.Module):
 
         L = loss_weight * tau^2 * mean over samples and positions of KL(softmax(teacher / tau) || softmax(student / tau))
 
+    A sample with logits that are not finite on either side is left out, with no gradient; ``left_out`` counts them, on the device, until
+    its reader sets it back to 0.
+
     Args:
         tau: Temperature, positive.
         loss_weight: Factor of the loss, non-negative.
@@ -30,6 +33,7 @@ class LogitsKDLoss(nn.Module):
             raise ValueError(f'loss_weight is {loss_weight}: it must not be negative')
         self.tau = tau
         self.loss_weight = loss_weight
+        self.left_out: Union[int, Tensor] = 0
 
     def forward(self, student_logits: Union[Tensor, Sequence[Tensor]], teacher_logits: Union[Tensor, Sequence[Tensor]]) -> Tensor:
         """Loss of one batch.
@@ -55,7 +59,12 @@ class LogitsKDLoss(nn.Module):
         if student.shape != teacher.shape:
             raise ValueError(f'student logits {tuple(student.shape)} against teacher logits {tuple(teacher.shape)}: '
                              'both heads need the same classes and output size')
-        student = F.log_softmax(student.to(torch.promote_types(student.dtype, torch.float32)) / self.tau, dim=1)
-        teacher = F.log_softmax(teacher.detach().to(student.dtype) / self.tau, dim=1)
+        student = student.to(torch.promote_types(student.dtype, torch.float32))
+        teacher = teacher.detach().to(student.dtype)
+        valid = (student.detach().isfinite() & teacher.isfinite()).flatten(1).all(1)
+        self.left_out = self.left_out + (~valid).sum()
+        # Both sides are replaced before they are compared: a masked NaN would come back through the derivative.
+        mask = valid.view(-1, *[1] * (student.dim() - 1))
+        student, teacher = (F.log_softmax(logits.where(mask, 0.) / self.tau, dim=1) for logits in (student, teacher))
         divergence = F.kl_div(student, teacher, reduction='sum', log_target=True)
-        return self.tau**2 * divergence / (student.numel() / student.shape[1])
+        return self.tau**2 * divergence / (valid.sum() * student.shape[2:].numel()).clamp_min(1)

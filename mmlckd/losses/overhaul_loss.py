@@ -1,7 +1,7 @@
 """OFD: the overhaul of feature distillation, the base that the authors add the Lipschitz loss to."""
 
 import math
-from typing import Dict, List, Optional, Sequence, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,34 @@ def relu_margin(norm: nn.Module) -> Tensor:
     return margin.where(std > 0, 0.).to(torch.promote_types(norm.weight.dtype, torch.float32))
 
 
+class PartialSquaredDistance(torch.autograd.Function):
+    """Sum over the entries of each sample with S > T' or T' > 0 of (S - T')^2, T' = max(T, margin): (B,), and their differences.
+
+    In minima and maxima only: on a CPU selecting by a mask costs twenty times as much. A sample that is not finite gives 0, with no
+    gradient, and False in the second result, (B,).
+    """
+
+    @staticmethod
+    def forward(ctx, student: Tensor, teacher: Tensor, margin: Tensor) -> Tuple[Tensor, Tensor]:
+        target = torch.maximum(teacher, margin.view(-1, 1, 1))
+        difference = student - target
+        # Below a target that is not positive nothing is asked: the difference is raised to 0 there, and to minus infinity elsewhere.
+        floor = target.clamp_min_(0.).mul_(-torch.finfo(target.dtype).max)
+        difference = torch.maximum(difference, floor, out=difference)
+        squares = torch.linalg.vector_norm(difference, dim=(2, 3)).square().sum(1)  # by channel: one sum over all would lose digits
+        finite = squares.isfinite()
+        ctx.save_for_backward(difference.nan_to_num_(0., 0., 0.), finite)
+        ctx.dtype = student.dtype
+        ctx.mark_non_differentiable(finite)
+        return squares.where(finite, 0.), finite
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient: Tensor, _) -> Tuple[Tensor, None, None]:
+        difference, finite = ctx.saved_tensors
+        return (difference * (2 * gradient * finite).view(-1, 1, 1, 1)).to(ctx.dtype), None, None
+
+
 def _is_affine_norm(module: Optional[nn.Module]) -> bool:
     return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine
 
@@ -56,6 +84,9 @@ class OFDLoss(nn.Module):
     With T' = max(T, m_c), m_c the margin of channel c, and n maps,
 
         L = loss_weight / B * sum_i w_i * sum over entries with S > T' or T' > 0 of (S - T')^2.
+
+    A sample with a map that is not finite on either side is left out for that map, with no gradient; ``left_out`` counts them, on the
+    device, until its reader sets it back to 0.
 
     Args:
         loss_weight: Factor of the loss, non-negative.
@@ -79,6 +110,7 @@ class OFDLoss(nn.Module):
         self.loss_weight = loss_weight
         self.map_weights = map_weights
         self.margins_from = margins_from
+        self.left_out: Union[int, Tensor] = 0
         self._norms: List[nn.Module] = []
         self._margins: Optional[List[Tensor]] = None
 
@@ -130,13 +162,11 @@ class OFDLoss(nn.Module):
             if student.shape != teacher.shape:
                 raise ValueError(f'student map {i} is {tuple(student.shape)} and the teacher\'s {tuple(teacher.shape)}: '
                                  'OFDLoss needs equal shapes, so set connectors=True on it and tap stages of equal size')
-            dtype = torch.promote_types(student.dtype, torch.float32)
-            student = student.to(dtype)
-            target = torch.maximum(teacher.detach().to(dtype), margin.to(student).view(-1, 1, 1))
-            # Outside the mask the target takes the student's place: difference and gradient are both zero there.
-            distance = (student - target.where((student > target) | (target > 0), student.detach())).square().sum()
-            total = total + weight * distance
-        return self.loss_weight * total / len(student_feats[0])
+            margin = margin.to(student.device, torch.promote_types(student.dtype, torch.float32))
+            distance, finite = PartialSquaredDistance.apply(student, teacher.detach(), margin)
+            self.left_out = self.left_out + (~finite).sum()
+            total = total + weight * distance.sum()
+        return self.loss_weight * total / max(len(student_feats[0]), 1)
 
     def _attached_margins(self) -> List[Tensor]:
         if self._margins is None:

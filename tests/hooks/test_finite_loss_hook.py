@@ -1,0 +1,60 @@
+"""Losses that are not finite are named, lost trainings end, samples left out are counted."""
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from short_run import runner
+
+from mmlckd.registry import HOOKS
+
+
+class Spoil(Hook):
+    """Makes the student's own loss NaN from some iteration on, for some iterations."""
+
+    def __init__(self, start, count):
+        self.iterations = range(start, start + count)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        runner.model.student.head.loss_module.loss_weight = torch.nan if runner.iter + 1 in self.iterations else 1.
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        for parameter in runner.model.parameters():
+            parameter.data.nan_to_num_(0.1)
+
+
+@pytest.fixture
+def heard(monkeypatch):
+    """Sentences that the hook logs as warnings."""
+    sentences = []
+    monkeypatch.setattr('mmlckd.hooks.finite_loss_hook.print_log', lambda message, logger, level: sentences.append(message))
+    return sentences
+
+
+def test_the_term_and_the_iteration_are_named_once_an_interval(classification, tmp_path, heard):
+    hooks = [Spoil(2, 3), dict(type='mmlckd.FiniteLossHook', interval=2)]
+    runner(classification, tmp_path, hooks, iters=5).train()
+    assert heard == ['at iteration 2 loss is nan', 'at iteration 4 loss is nan']
+
+
+def test_training_ends_when_the_loss_stays_lost(classification, tmp_path, heard):
+    hooks = [Spoil(2, 99), dict(type='mmlckd.FiniteLossHook', patience=3)]
+    with pytest.raises(ValueError, match=r'the loss has not been finite since iteration 2 \(now loss is nan'):
+        runner(classification, tmp_path, hooks, iters=9).train()
+
+
+def test_samples_left_out_are_counted_once(classification, tmp_path, heard):
+    run = runner(classification, tmp_path, [dict(type='mmlckd.FiniteLossHook', interval=2)], iters=4)
+    run.model.teacher.load()
+    for parameter in run.model.teacher.model.backbone.layer4.parameters():
+        parameter.data.zero_()  # batch norms with neither weight nor bias: a dead stage
+    run.model.teacher.model.backbone.layer4.register_forward_hook(lambda module, args, output: output * 0)
+    run.train()
+    # one pair of taps, two images a batch, two iterations between reports
+    assert heard == [f'losses.lipschitz left out 4 samples, counted by pair of taps, whose maps are zero or not finite, up to iteration {end}'
+                     for end in (2, 4)]
+
+
+@pytest.mark.parametrize('field', ['interval', 'patience'])
+def test_wrong_arguments(field):
+    with pytest.raises(ValueError, match=f'FiniteLossHook.{field} is 0'):
+        HOOKS.build({'type': 'mmlckd.FiniteLossHook', field: 0})

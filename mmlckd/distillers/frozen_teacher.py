@@ -2,7 +2,8 @@
 
 import copy
 import logging
-from typing import Dict, Optional, Sequence, Union
+from contextlib import nullcontext
+from typing import ContextManager, Dict, Optional, Sequence, Union
 
 import torch
 from mmengine.logging import print_log
@@ -18,6 +19,9 @@ from .dry_run import dry_run
 from .feature_tap import FeatureTap, Tap
 from .input_adapter import InputAdapter
 
+OPTIONS = ('checkpoint', 'norm_stats', 'precision')
+PRECISIONS = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
+
 
 class FrozenTeacher:
     """A network in evaluation mode without gradients.
@@ -27,9 +31,13 @@ class FrozenTeacher:
 
     Args:
         spec: The config's ``teacher``: a config path or package name (``mmdet::...``), a model dict, or a dict of
-            ``config`` or ``model``, with ``checkpoint`` (path or http(s) address; None keeps the model's own
-            initialisation) and ``norm_stats``: 'running', or 'batch' to let batch norms normalise by the
-            batch's statistics, as OFD and LONDON do; running statistics are never touched.
+            ``config`` or ``model``, with any of
+
+            - ``checkpoint``: path or http(s) address; None keeps the model's own initialisation;
+            - ``norm_stats``: 'running', or 'batch' to let batch norms normalise by the batch's statistics, as OFD and
+              LONDON do; running statistics are never touched;
+            - ``precision``: 'bf16' or 'fp16' runs the teacher alone under autocast of that type, 'fp32' keeps it out of one; None is as the
+              student runs. bf16 pays where the processor has units for it, fp16 on GPUs.
 
     Raises:
         ValueError: The spec is not of that form.
@@ -39,14 +47,17 @@ class FrozenTeacher:
     def __init__(self, spec: Union[str, dict]):
         spec = dict(config=spec) if isinstance(spec, str) else dict(spec)
         if 'type' in spec:
-            options = {key: spec.pop(key) for key in ('checkpoint', 'norm_stats') if key in spec}
+            options = {key: spec.pop(key) for key in OPTIONS if key in spec}
             spec = dict(model=spec, **options)
-        unknown = set(spec) - {'config', 'model', 'checkpoint', 'norm_stats'}
+        unknown = set(spec) - {'config', 'model', *OPTIONS}
         if unknown or ('config' in spec) == ('model' in spec):
-            raise ValueError(f'teacher has the fields {sorted(spec)}: give config or model, and optionally checkpoint and norm_stats')
+            raise ValueError(f'teacher has the fields {sorted(spec)}: give config or model, and optionally {", ".join(OPTIONS)}')
         norm_stats = spec.get('norm_stats', 'running')
         if norm_stats not in ('running', 'batch'):
             raise ValueError(f"teacher.norm_stats is {norm_stats!r}: choose 'running' or 'batch'")
+        self.precision: Optional[str] = spec.get('precision')
+        if self.precision not in (None, *PRECISIONS):
+            raise ValueError(f'teacher.precision is {self.precision!r}: choose one of {", ".join(map(repr, PRECISIONS))}')
         config = copy.deepcopy(spec['model']) if 'model' in spec else bare_model(read_config(spec['config']))
         self.checkpoint: Optional[str] = spec.get('checkpoint')
         self.model: nn.Module = revert_sync_batchnorm(MODELS.build(config))  # a frozen network has nothing to synchronise
@@ -89,6 +100,11 @@ class FrozenTeacher:
     def __call__(self, inputs: Tensor, data_samples: Optional[list]) -> FeatureTap:
         """Tapped tensors of a batch that the student's preprocessor made; nothing beyond the deepest tap is run."""
         self.load()
-        with FeatureTap(self.model, self.taps, self.last_calls, self.overwritten) as feats:
+        with FeatureTap(self.model, self.taps, self.last_calls, self.overwritten) as feats, self._autocast(inputs.device.type):
             self.model(self.adapter(inputs, data_samples), data_samples, mode='tensor')
         return feats
+
+    def _autocast(self, device: str) -> ContextManager:
+        if self.precision is None:
+            return nullcontext()
+        return torch.autocast(device, PRECISIONS[self.precision], enabled=self.precision != 'fp32')

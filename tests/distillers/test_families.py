@@ -1,21 +1,22 @@
 """Distillation in each of the three task families."""
 
 import copy
+import sys
 
 import pytest
 import torch
-from conftest import STAGES
+from conftest import ROOT, STAGES
 from mmengine.optim import OptimWrapper
 from mmengine.runner.checkpoint import get_state_dict
 
 from mmlckd.registry import MODELS
 
 
-def distiller(family, loss_weight=1., **kwargs):
+def distiller(family, loss_weight=1., taps=STAGES, **losses):
     torch.manual_seed(0)
-    losses = dict(lipschitz=dict(type='mmlckd.LipschitzKDLoss', loss_weight=loss_weight, connectors=True))
+    losses = dict(lipschitz=dict(type='mmlckd.LipschitzKDLoss', loss_weight=loss_weight, connectors=True), **losses)
     return MODELS.build(dict(type='mmlckd.LipschitzDistiller', student=copy.deepcopy(family.student),
-                             teacher=dict(model=copy.deepcopy(family.teacher)), taps=STAGES, losses=losses, **kwargs))
+                             teacher=dict(model=copy.deepcopy(family.teacher)), taps=taps, losses=losses))
 
 
 def losses_of(model, family):
@@ -88,6 +89,28 @@ def test_predict_is_the_students(family):
         one, other = one.get(field), other.get(field)
         one, other = (getattr(value, 'data', value) if family.name != 'detection' else value.scores for value in (one, other))
         assert torch.equal(one, other)
+
+
+def test_a_step_never_waits_for_the_device(family, monkeypatch):
+    """Reading a value of a tensor stops the processor until the GPU has caught up: none of this package's lines does."""
+    ofd = dict(type='mmlckd.OFDLoss', connectors=True, max_share=0.2)
+    model = distiller(family, taps='resnet_preact', ofd=ofd).train()
+    losses_of(model, family)  # the first step moves things to the device
+    package, waited = str(ROOT / 'mmlckd'), []
+
+    def watched(name, original):
+        def method(*args, **kwargs):
+            caller = sys._getframe(1)
+            if caller.f_code.co_filename.startswith(package):
+                waited.append(f'{name} in {caller.f_code.co_filename}:{caller.f_lineno}')
+            return original(*args, **kwargs)
+        return method
+
+    for name in ('item', 'cpu', 'tolist', 'numpy', 'nonzero', '__bool__', '__int__', '__float__', '__index__'):
+        monkeypatch.setattr(torch.Tensor, name, watched(name, getattr(torch.Tensor, name)))
+    loss, _ = model.parse_losses(losses_of(model, family))
+    loss.backward()
+    assert not waited
 
 
 @pytest.mark.parametrize('taps', ['resnet_preact', dict(student=STAGES, teacher='resnet_preact')])

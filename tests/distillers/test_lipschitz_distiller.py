@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import STAGES
 from mmengine.model import ExponentialMovingAverage
-from mmengine.optim import build_optim_wrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from torch import nn
 
@@ -189,6 +189,43 @@ def test_batch_statistics_of_the_teacher(batch):
             assert torch.equal(value, before[key])
 
 
+def test_precision_is_the_teachers_alone(batch):
+    readings, seen = {}, []
+    for precision in (None, 'fp32', 'bf16'):
+        torch.manual_seed(0)
+        model = build(teacher=dict(model=wrn(2), precision=precision), losses=dict(lipschitz=LIPSCHITZ)).train()
+        seen.clear()
+        for network in (model.student, model.teacher.model):
+            network.backbone.layer2.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+        model(**batch, mode='loss')
+        readings[precision] = [norms.teacher for norms in model.entries[0].loss.last_norms]
+        assert seen == [torch.bfloat16 if precision == 'bf16' else torch.float32, torch.float32]  # the teacher runs first
+        with torch.autocast('cpu', torch.bfloat16):
+            model(**batch, mode='loss')
+        assert seen[2:] == [torch.float32 if precision == 'fp32' else torch.bfloat16, torch.bfloat16]
+    for exact, reduced in zip(readings['fp32'], readings['bf16']):
+        # bfloat16 keeps 8 bits, 0.4 % a rounding; a norm averages many
+        assert torch.allclose(exact, reduced, rtol=0.01) and not torch.equal(exact, reduced)
+    assert all(torch.equal(one, other) for one, other in zip(readings[None], readings['fp32']))
+
+
+def test_a_compiled_step_is_the_same_step(batch):
+    losses = []
+    for wrap in (lambda step: step, lambda step: torch.compile(step, backend='eager')):  # what MMEngine's `compile` field does
+        torch.manual_seed(0)
+        student = wrn()
+        student['backbone']['dropout'] = 0.
+        model = build(student, losses=dict(lipschitz=dict(LIPSCHITZ, connectors=True), kd=KD)).train()
+        model.teacher.load()
+        optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+        forward = wrap(model.forward)
+        for _ in range(2):
+            loss, terms = model.parse_losses(forward(**batch, mode='loss'))
+            optimizer.update_params(loss)
+        losses.append(list(terms.values()))
+    assert torch.allclose(*map(torch.stack, losses), rtol=1e-5)
+
+
 def test_testing_needs_no_teacher_file(batch, tmp_path):
     model = build(teacher=dict(model=wrn(2), checkpoint=str(tmp_path / 'missing.pth'))).eval()
     assert len(model(**batch, mode='predict')) == 2
@@ -238,6 +275,7 @@ def test_different_preprocessing_is_honoured(batch):
     (dict(losses=dict(kd=dict(KD, connectors=True))), 'connectors join maps'),
     (dict(teacher=dict(checkpoint='x.pth')), r"teacher has the fields \['checkpoint'\]"),
     (dict(teacher=dict(model=wrn(), norm_stats='none')), "teacher.norm_stats is 'none'"),
+    (dict(teacher=dict(model=wrn(), precision='int8')), "teacher.precision is 'int8': choose one of 'fp32', 'bf16', 'fp16'"),
     (dict(losses=dict(ofd=dict(type='mmlckd.OFDLoss', connectors=True)), taps=['backbone.layer1']), 'no affine batch norm of the teacher'),
 ])
 def test_wrong_fields_are_named(arguments, message):

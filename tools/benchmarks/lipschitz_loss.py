@@ -2,22 +2,22 @@
 
 The authors' formulation is written here from its equation (LONDON, ICCV 2021, as in their ImageNet code): two
 explicit transmitting matrices a pair, K = M M^T, five steps of power iteration from ones with the gradient through
-every step. Both take the same four maps, forward and backward, in alternation; medians are printed.
+every step. Both take the same four maps, forward and backward, in alternation; medians are printed. Then our own cost is measured as
+the batch, the positions and the channels grow, and the exponents of its growth are fitted.
 
     python tools/benchmarks/lipschitz_loss.py
 """
 
 import argparse
-import itertools
 import json
 import platform
-import statistics
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from measure import exponent, hot_spots, in_turns, peak_mib, summary
 from rich.console import Console
 from rich.table import Table
 
@@ -87,32 +87,8 @@ def step(norm, student, teacher):
     return torch.autograd.grad(lipschitz_loss(norm, student, teacher), student)
 
 
-def peak_memory(device, function, *args):
-    """MiB that the call takes from torch's allocator at its highest, beyond what was held before it."""
-    if device.startswith('cuda'):
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        function(*args)
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as trace:
-        function(*args)
-    events = [event for event in trace.profiler.kineto_results.events() if event.name() == '[memory]']
-    held = itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
-    return max(held) / 2**20
-
-
-def timed(device, function, *args):
-    if device.startswith('cuda'):
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    function(*args)
-    if device.startswith('cuda'):
-        torch.cuda.synchronize()
-    return (time.perf_counter() - start) * 1e3
-
-
-def compare(variants, shapes, batch, rounds, device):
-    """Median and spread of the step's milliseconds, for each variant, in alternation; the peak memory beside it.
+def compare(variants, shapes, batch, rounds, device, console, description='timing'):
+    """Median and middle half of the step's milliseconds, for each variant, in alternation; the peak memory beside it.
 
     ``peak_mib`` is what a step takes beyond the maps; ``extra_mib`` leaves out the gradients of the maps as well, which
     any loss on these maps returns: the larger of the forward's peak and the whole step's peak less those gradients.
@@ -120,20 +96,15 @@ def compare(variants, shapes, batch, rounds, device):
     student, teacher = make_maps(shapes, batch, device, 0), make_maps(shapes, batch, device, 1)
     for feat in student:
         feat.requires_grad_()
-    times = {name: [] for name in variants}
-    for norm in variants.values():
-        step(norm, student, teacher)
-    for _ in range(rounds):
-        for name, norm in variants.items():
-            times[name].append(timed(device, step, norm, student, teacher))
+    steps = {name: partial(step, norm, student, teacher) for name, norm in variants.items()}
+    times = in_turns(steps, rounds, device, description, console)
+    gradients = sum(feat.numel() * feat.element_size() for feat in student) / 2**20
     result = {}
     for name, norm in variants.items():
-        quartiles = statistics.quantiles(times[name], n=4)
-        gradients = sum(feat.numel() * feat.element_size() for feat in student) / 2**20
-        peak = peak_memory(device, step, norm, student, teacher)
-        extra = max(peak - gradients, peak_memory(device, lipschitz_loss, norm, student, teacher))
-        result[name] = dict(ms=quartiles[1], ms_low=quartiles[0], ms_high=quartiles[2],
-                            peak_mib=peak, extra_mib=extra)
+        time = summary(times[name])
+        peak = peak_mib(steps[name], device)
+        extra = max(peak - gradients, peak_mib(partial(lipschitz_loss, norm, student, teacher), device))
+        result[name] = dict(ms=time['median'], ms_low=time['low'], ms_high=time['high'], peak_mib=peak, extra_mib=extra)
     return result
 
 
@@ -151,29 +122,28 @@ def accuracy(shapes, batch, device, center):
     return dict(value_error=max(errors), gradient_cosine=F.cosine_similarity(*flat, dim=0).item())
 
 
-def profile(shapes, batch, device, rows=6):
+def profile(shapes, batch, device):
     """Where our time goes: the operators with the largest share of one step."""
     student, teacher = make_maps(shapes, batch, device, 0), make_maps(shapes, batch, device, 1)
     for feat in student:
         feat.requires_grad_()
-    step(transmitting_norm, student, teacher)
-    with torch.profiler.profile() as trace:
-        step(transmitting_norm, student, teacher)
-    events = sorted(trace.key_averages(), key=lambda event: -event.self_cpu_time_total)
-    total = sum(event.self_cpu_time_total for event in events)
-    return [dict(op=event.key, share=event.self_cpu_time_total / total, calls=event.count) for event in events[:rows]]
+    return hot_spots(partial(step, transmitting_norm, student, teacher))
 
 
-def scaling(batch, rounds, device):
-    """Our milliseconds when one thing at a time is doubled."""
-    base = [(64, 56), (128, 28), (256, 14), (512, 7)]
+def growth(batch, rounds, device, console):
+    """Our milliseconds as one thing grows by known factors, and the exponent fitted to them."""
+    maps, narrow = [(64, 32), (128, 16), (256, 8), (512, 4)], [(512, 4), (1024, 4), (1024, 4), (2048, 4)]
     cases = {
-        'base: 64 to 512 channels, 56 to 7 px': (base, batch),
-        'batch x 2': (base, 2 * batch),
-        'channels x 2': ([(2 * channels, size) for channels, size in base], batch),
-        'height and width x 2': ([(channels, 2 * size) for channels, size in base], batch),
+        'batch': {factor: (maps, factor * batch) for factor in (1, 2, 4)},
+        'height x width': {factor**2: ([(channels, factor * size) for channels, size in maps], batch) for factor in (1, 2, 3)},
+        'channels, 16 positions': {factor: ([(factor * channels, size) for channels, size in narrow], batch) for factor in (1, 2, 4)},
     }
-    return {name: compare({'ours': transmitting_norm}, *case, rounds, device)['ours'] for name, case in cases.items()}
+    result = {}
+    for name, sizes in cases.items():
+        times = {factor: compare({'ours': transmitting_norm}, *case, rounds, device, console, name)['ours']['ms']
+                 for factor, case in sizes.items()}
+        result[name] = dict(ms={str(factor): time for factor, time in times.items()}, exponent=exponent(list(times), list(times.values())))
+    return result
 
 
 def main():
@@ -185,11 +155,10 @@ def main():
         'ours': transmitting_norm,
         'ours, centred (the default)': lambda *maps: transmitting_norm(*maps, center=True),
     }
-    with console.status('timing ResNet-50 maps'):
-        results = compare(variants, RESNET50_AT_224, args.batch, args.rounds, args.device)
-        exact = {name: accuracy(RESNET50_AT_224, args.batch, args.device, center) for name, center in (('raw', False), ('centred', True))}
-        hot = profile(RESNET50_AT_224, args.batch, args.device)
-        growth = scaling(args.batch, max(args.rounds // 3, 3), args.device)
+    results = compare(variants, RESNET50_AT_224, args.batch, args.rounds, args.device, console, 'ResNet-50 maps')
+    exact = {name: accuracy(RESNET50_AT_224, args.batch, args.device, center) for name, center in (('raw', False), ('centred', True))}
+    hot = profile(RESNET50_AT_224, args.batch, args.device)
+    grown = growth(args.batch, max(args.rounds // 3, 3), args.device, console)
     reference = results["authors' formulation"]
 
     table = Table(title=f"Lipschitz loss, forward + backward: ResNet-50's four maps at 224 px, batch {args.batch}, {args.threads} threads")
@@ -203,11 +172,10 @@ def main():
     for name, row in exact.items():
         console.print(f"{name}: value within {row['value_error']:.1e} of a float64 SVD, gradient cosine {row['gradient_cosine']:.7f}")
     table = Table(title='How our cost grows')
-    for column in ('case', 'ms', 'against base', 'peak MiB'):
-        table.add_column(column, justify='left' if column == 'case' else 'right')
-    base = next(iter(growth.values()))
-    for name, row in growth.items():
-        table.add_row(name, f"{row['ms']:.1f}", f"{row['ms'] / base['ms']:.2f}x", f"{row['peak_mib']:.0f}")
+    for column in ('with', 'factors', 'ms', 'exponent'):
+        table.add_column(column, justify='left' if column == 'with' else 'right')
+    for name, row in grown.items():
+        table.add_row(name, ', '.join(row['ms']), ', '.join(f'{ms:.1f}' for ms in row['ms'].values()), f"{row['exponent']:.2f}")
     console.print(table)
     console.print('Where our time goes: ' + ', '.join(f"{row['op']} {row['share']:.0%}" for row in hot))
 
@@ -217,10 +185,11 @@ def main():
         'at most 1/15 of the extra memory': (ours['memory_ratio'] <= 1 / 15, f"1/{1 / ours['memory_ratio']:.1f}"),
         'value within 1e-5': (exact['raw']['value_error'] <= 1e-5, f"{exact['raw']['value_error']:.1e}"),
         'gradient cosine at least 0.9999': (exact['raw']['gradient_cosine'] >= 0.9999, f"{exact['raw']['gradient_cosine']:.7f}"),
+        **{f'cost at most linear in {name}': (row['exponent'] <= 1.05, f"exponent {row['exponent']:.2f}") for name, row in grown.items()},
     }
     for name, (met, reached) in targets.items():
         console.print(f"{'met   ' if met else 'MISSED'}  {name}: {reached}")
-    record = dict(results=results, accuracy=exact, growth=growth, profile=hot,
+    record = dict(results=results, accuracy=exact, growth=grown, profile=hot,
                   targets={name: dict(met=met, reached=reached) for name, (met, reached) in targets.items()},
                   batch=args.batch, rounds=args.rounds, threads=args.threads, device=args.device,
                   torch=torch.__version__, python=sys.version.split()[0], machine=platform.processor() or platform.machine())

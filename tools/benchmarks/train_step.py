@@ -1,9 +1,12 @@
 """Cost of a distillation step of the recipes, beside the student alone and the floor, in one process.
 
-The floor is what distillation cannot avoid: the student's own training step, and the teacher's forward to its deepest
-tap without gradient. A reading of SpectralNormHook is timed too, with the operator norm of every layer of the student, as a share of
-the training between two readings at the default interval. All variants of a workload take turns in every round, so that a noisy machine
-is noisy for all; medians are printed, with the spread of the ratio to the floor.
+The floor is what distillation cannot avoid: the student's own training step, and the teacher's forward to its deepest tap
+without gradient. Beside it stand the student alone; the recipe, whole and without each of its losses; the Lipschitz loss alone,
+without connectors; the recipe with its teacher in bfloat16 (float16 on a GPU); and the naive way, a teacher run through its own
+losses as general-purpose distillation wrappers do. All take turns in every round, so that a noisy machine is noisy for all; medians
+are printed, with the middle half of the ratio to the floor. Peak memory, the time to build everything and a reading of
+SpectralNormHook (every layer of the student, as a share of the training between two readings at the default interval) are
+measured too.
 
     python tools/benchmarks/train_step.py
     python tools/benchmarks/train_step.py --workloads cifar_c --rounds 5
@@ -12,32 +15,57 @@ is noisy for all; medians are printed, with the spread of the ratio to the floor
 import argparse
 import json
 import platform
-import statistics
-import time
+import tempfile
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
 
+import matplotlib
 import torch
+from matplotlib.figure import Figure
+from measure import hot_spots, in_turns, peak_mib, ratios, summary
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from mmlckd.analysis import LayerNorms
-from mmlckd.config import read_config
+from mmlckd.analysis.figures import STUDENT, STYLE, TEACHER
+from mmlckd.config import bare_model, read_config
+from mmlckd.distillers.feature_tap import FeatureTap
 from mmlckd.hooks import SpectralNormHook
 from mmlckd.hooks.spectral_norm_hook import read_norms
 from mmlckd.launching import run_tool
+from mmlckd.losses import LipschitzKDLoss
 from mmlckd.registry import MODELS
 
-# recipe, image size and images a batch on the CPU
+PLAIN, REDUCED, NAIVE = 'Lipschitz alone, no connectors', 'ours, teacher in half precision', 'naive'
+
+
+class Workload(NamedTuple):
+    """A recipe; image size and images a batch that suit a CPU; and the largest ratios to the floor that are aimed at."""
+
+    config: str
+    size: int
+    batch: int
+    plain: float = None
+    whole: float = None
+
+
 WORKLOADS = dict(
-    demo_classification=('configs/demo/mnist5k_wrn16-2_to_wrn10-1.py', 28, 32),
-    demo_detection=('configs/demo/digits_faster_rcnn_r18x32_to_r18x16.py', 128, 4),
-    cifar_c=('configs/lckd/cifar100_wrn28-4_to_wrn16-2.py', 32, 64),
-    cifar_e=('configs/lckd/cifar100_pyramidnet200_to_wrn28-4.py', 32, 16),
-    imagenet_resnet=('configs/lckd/imagenet_resnet152_to_resnet50.py', 224, 2),
+    cifar_a=Workload('configs/lckd/cifar100_wrn28-4_to_wrn16-4.py', 32, 64, 1.05, 1.15),
+    faster_rcnn=Workload('configs/lckd/voc_faster_rcnn_r101_to_r18.py', 320, 2, 1.05, 1.15),
+    deeplabv3plus=Workload('configs/lckd/voc_deeplabv3plus_r101_to_r18.py', 256, 2, 1.05, 1.15),
+    mobilenet=Workload('configs/lckd/imagenet_resnet50_to_mobilenet.py', 224, 8, 1.10, 1.20),
+    cifar_c=Workload('configs/lckd/cifar100_wrn28-4_to_wrn16-2.py', 32, 64),
+    cifar_e=Workload('configs/lckd/cifar100_pyramidnet200_to_wrn28-4.py', 32, 16),
+    imagenet_resnet=Workload('configs/lckd/imagenet_resnet152_to_resnet50.py', 224, 2),
+    demo_classification=Workload('configs/demo/mnist5k_wrn16-2_to_wrn10-1.py', 28, 32),
+    demo_detection=Workload('configs/demo/digits_faster_rcnn_r18x32_to_r18x16.py', 128, 4),
 )
+NAIVE_TARGET, MEMORY_TARGET, HOOK_TARGET, STARTUP_TARGET, NORM_TARGET = 0.87, 1.10, 0.02, 1.2, 0.01
 
 
 def make_parser():
@@ -47,39 +75,110 @@ def make_parser():
     parser.add_argument('--batch', type=int, help='images a batch (default: one that suits a CPU)')
     parser.add_argument('--threads', type=int, default=2, help='CPU threads (default: 2)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmarks/train_step.json'), help='where the JSON goes')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmarks/train_step.json'),
+                        help='where the JSON, and a figure beside it, go')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     return parser
 
 
-def build(path, device):
+def offline(node):
+    """A model config without the weights it would start from: they do not matter to its cost."""
+    if isinstance(node, dict):
+        return type(node)({key: offline(value) for key, value in node.items()
+                           if key != 'pretrained' and not (key == 'init_cfg' and 'Pretrained' in str(value))})
+    return [offline(item) for item in node] if isinstance(node, (list, tuple)) else node
+
+
+def model_config(path):
+    """The recipe's model, its teacher as a model dict."""
     config = read_config(path)
     init_default_scope(config.default_scope)
     __import__(f'{config.default_scope}.models')
-    config.model.teacher.checkpoint = None  # weights do not matter to its cost
-    model = MODELS.build(dict(config.model, data_preprocessor=config.get('data_preprocessor')))
+    teacher = dict(config.model.teacher, model=bare_model(read_config(config.model.teacher.config)), checkpoint=None)
+    del teacher['config']
+    return offline(dict(config.model, teacher=teacher, data_preprocessor=config.get('data_preprocessor')))
+
+
+def build(config):
+    model = MODELS.build(config)
     model.init_weights()
-    return model.to(device).train()
+    return model
 
 
 def batch_of(model, size, batch, device):
     """Random images and labels, as the model's preprocessor makes them for training."""
+    generator = torch.Generator().manual_seed(0)
     if hasattr(model, 'roi_head'):
         from mmdet.testing import demo_mm_inputs
         inputs = demo_mm_inputs(batch, [[3, size, size]] * batch, num_items=[4] * batch, num_classes=10, device=device)
         return model.data_preprocessor(inputs, True)
-    from mmpretrain.structures import DataSample
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (batch, 3, size, size), generator=generator, dtype=torch.uint8)
-    samples = [DataSample().set_gt_label(int(label)) for label in torch.randint(0, 10, (batch,), generator=generator)]
-    return model.data_preprocessor(dict(inputs=list(images.to(device)), data_samples=samples), True)
+    images = list(torch.randint(0, 256, (batch, 3, size, size), generator=generator, dtype=torch.uint8).to(device))
+    if hasattr(model, 'decode_head'):
+        from mmengine.structures import PixelData
+        from mmseg.structures import SegDataSample
+        model.data_preprocessor.size = (size, size)
+        samples = [SegDataSample(gt_sem_seg=PixelData(data=torch.randint(0, 10, (1, size, size), generator=generator)),
+                                 metainfo=dict(img_shape=(size, size), ori_shape=(size, size))) for _ in images]
+    else:
+        from mmpretrain.structures import DataSample
+        samples = [DataSample().set_gt_label(int(label)) for label in torch.randint(0, 10, (batch,), generator=generator)]
+    return model.data_preprocessor(dict(inputs=images, data_samples=samples), True)
+
+
+def naive_teacher(teacher, inputs, data_samples):
+    """The teacher as general-purpose wrappers run it: through its heads and losses."""
+    with torch.no_grad(), FeatureTap(teacher.model, teacher.taps, copy=teacher.overwritten) as feats:
+        teacher.model(teacher.adapter(inputs, data_samples), data_samples, mode='loss')
+    return feats
+
+
+def variants(model, data):
+    """Name to a function that does one optimizer step of it."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+    inputs, samples = data['inputs'], data['data_samples']
+
+    def step(forward=model, before=None, **changed):
+        with mock.patch.multiple(model, **{'entries': model.entries, **changed}):
+            if before is not None:
+                before(inputs, samples)
+            loss, _ = model.parse_losses(forward(inputs, samples, mode='loss'))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    plain = [replace(entry, connectors=None, max_share=None) for entry in model.entries if isinstance(entry.loss, LipschitzKDLoss)]
+    functions = {'student alone': partial(step, model.student), 'floor': partial(step, model.student, model.teacher),
+                 PLAIN: partial(step, entries=plain), 'ours': step}
+    for entry in model.entries:
+        functions[f'ours without {entry.name}'] = partial(step, entries=[other for other in model.entries if other is not entry])
+    functions[REDUCED] = partial(step, teacher=reduced(model.teacher))
+    functions[NAIVE] = partial(step, teacher=partial(naive_teacher, model.teacher))
+    return functions
+
+
+def reduced(teacher):
+    """A function that runs the teacher at half precision."""
+    def run(inputs, data_samples):
+        with mock.patch.object(teacher, 'precision', 'fp16' if inputs.device.type == 'cuda' else 'bf16'):
+            return teacher(inputs, data_samples)
+    return run
+
+
+def half_precision_error(model, data):
+    """Largest relative change of a pair's mean teacher norm when the teacher runs at half precision."""
+    readings = []
+    for teacher in (model.teacher, reduced(model.teacher)):
+        with mock.patch.object(model, 'teacher', teacher), torch.no_grad():
+            model(data['inputs'], data['data_samples'], mode='loss')
+        readings.append(read_norms(model)['teacher'])
+    return max(abs(half / full - 1) for full, half in zip(*readings))
 
 
 def reading(model, data):
     """A function that does what a reading of SpectralNormHook does, with all layers of the student."""
     norms = LayerNorms(model, '')
     with norms.watch():
-        model.student(data['inputs'], data['data_samples'], mode='loss')
+        model(data['inputs'], data['data_samples'], mode='loss')
 
     def read():
         read_norms(model)
@@ -88,66 +187,104 @@ def reading(model, data):
     return read
 
 
-def variants(model, data):
-    """Name to a function that does one optimizer step of it."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+def start_up(config, console):
+    """Seconds to build the distiller with its teacher's weights from a file, and to build and load the two networks by themselves."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = f'{folder}/teacher.pth'
+        torch.save(dict(state_dict=MODELS.build(config['teacher']['model']).state_dict()), path)
+        given = dict(config, teacher=dict(config['teacher'], checkpoint=path))
 
-    def step(forward, extra=None):
-        def run():
-            if extra is not None:
-                extra()
-            loss, _ = model.parse_losses(forward(data['inputs'], data['data_samples'], mode='loss'))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        return run
+        def both():
+            build(dict(config['student'], data_preprocessor=config['student'].get('data_preprocessor', config['data_preprocessor'])))
+            MODELS.build(config['teacher']['model']).load_state_dict(torch.load(path, weights_only=True)['state_dict'])
 
-    def without(name):
-        def forward(*args, **kwargs):
-            entries, model.entries = model.entries, [entry for entry in model.entries if entry.name != name]
-            try:
-                return model(*args, **kwargs)
-            finally:
-                model.entries = entries
-        return forward
-
-    def teacher():
-        model.teacher(data['inputs'], data['data_samples'])
-
-    return {'student alone': step(model.student), 'floor': step(model.student, teacher), 'ours': step(model),
-            **{f'ours without {entry.name}': step(without(entry.name)) for entry in model.entries}}
-
-
-def seconds(function, device):
-    if device.startswith('cuda'):
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    function()
-    if device.startswith('cuda'):
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+        times = in_turns(dict(ours=lambda: build(given), both=both), 5, 'cpu', 'start-up', console)
+    return dict(seconds=summary(times['ours'])['median'] / 1000, both=summary(times['both'])['median'] / 1000,
+                ratio=ratios(times, 'ours', 'both')['median'])
 
 
 def measure(name, args, console):
-    path, size, batch = WORKLOADS[name]
-    model = build(path, args.device)
-    data = batch_of(model, size, args.batch or batch, args.device)
+    workload = WORKLOADS[name]
+    config = model_config(workload.config)
+    model = build(config).to(args.device).train()
+    data = batch_of(model, workload.size, args.batch or workload.batch, args.device)
     functions = variants(model, data)
-    functions['ours']()  # the reading wants its norms
-    functions['a reading of the hook'] = reading(model, data)
-    for function in functions.values():
-        function()
-    rounds = [{key: seconds(function, args.device) for key, function in functions.items()}
-              for _ in track(range(args.rounds), description=name, console=console)]
+    steps, batch = list(functions), (data['inputs'], data['data_samples'])
+    functions.update({'reading': reading(model, data), 'teacher': partial(model.teacher, *batch),
+                      'teacher, half': partial(reduced(model.teacher), *batch)})
+    times = in_turns(functions, args.rounds, args.device, name, console)
+    memory = {key: peak_mib(functions[key], args.device) for key in ('student alone', 'floor', 'ours')}
+    interval, middle = SpectralNormHook().interval, {key: summary(values)['median'] for key, values in times.items()}
     rows = {}
-    for key in functions:
-        ratios = sorted(times[key] / times['floor'] for times in rounds)
-        rows[key] = dict(ms=1000 * statistics.median(times[key] for times in rounds), ratio=statistics.median(ratios),
-                         quartiles=[ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]])
-    read = rows.pop('a reading of the hook')
-    interval = SpectralNormHook().interval
-    return dict(config=path, batch=args.batch or batch, size=size, variants=rows,
-                hook=dict(ms=read['ms'], interval=interval, share=read['ms'] / (interval * rows['ours']['ms'])))
+    for key in steps:
+        ratio = ratios(times, key, 'floor')
+        rows[key] = dict(ms=middle[key], peak_mib=memory.get(key), ratio=ratio['median'], quartiles=[ratio['low'], ratio['high']])
+    return dict(
+        config=workload.config, batch=args.batch or workload.batch, size=workload.size, variants=rows,
+        of_naive=ratios(times, 'ours', NAIVE)['median'],
+        teacher=dict(ms=middle['teacher'], half_ms=middle['teacher, half'], faster=ratios(times, 'teacher', 'teacher, half')['median'],
+                     norm_error=half_precision_error(model, data)),
+        hook=dict(ms=middle['reading'], interval=interval, share=middle['reading'] / (interval * middle['ours'])),
+        start_up=start_up(config, console),
+        profile=hot_spots(functions['ours']), profile_of_floor=hot_spots(functions['floor']))
+
+
+def targets(name, result):
+    """What was aimed at: what it is, whether it is met, and what was reached."""
+    workload, rows = WORKLOADS[name], result['variants']
+    memory = rows['ours']['peak_mib'] / rows['floor']['peak_mib']
+    cases = [
+        (f'{PLAIN}, of the floor', workload.plain, rows[PLAIN]['ratio'], '{:.3f}'),
+        ('ours, of the floor', workload.whole, rows['ours']['ratio'], '{:.3f}'),
+        ('ours, of naive', NAIVE_TARGET if name == 'faster_rcnn' else None, result['of_naive'], '{:.3f}'),
+        ('peak memory, of the floor', MEMORY_TARGET if workload.whole else None, memory, '{:.3f}'),
+        ('a reading of the hook, of training', HOOK_TARGET, result['hook']['share'], '{:.2%}'),
+        ('start-up, of building both networks', STARTUP_TARGET if workload.whole else None, result['start_up']['ratio'], '{:.2f}'),
+        ("half precision, error of teacher's norms", NORM_TARGET if workload.whole else None, result['teacher']['norm_error'], '{:.2%}'),
+    ]
+    met = {title: dict(target=f'at most {form.format(bound)}', met=value <= bound, reached=form.format(value))
+           for title, bound, value, form in cases if bound is not None}
+    if workload.whole:
+        faster = result['teacher']['faster']
+        met['half precision, teacher'] = dict(target='at least 2 x faster', met=faster >= 2, reached=f'{faster:.2f} x')
+    return met
+
+
+def report(name, result, console):
+    table = Table(title=f"{name}: {result['config']}, batch {result['batch']}, {result['size']} px")
+    for column in ('', 'ms', 'of the floor', 'middle half', 'peak MiB'):
+        table.add_column(column, justify='right' if column else 'left')
+    for key, row in result['variants'].items():
+        table.add_row(key, f"{row['ms']:.0f}", f"{row['ratio']:.3f}", '{:.3f} to {:.3f}'.format(*row['quartiles']),
+                      f"{row['peak_mib']:.0f}" if row['peak_mib'] else '')
+    console.print(table)
+    for title, target in result['targets'].items():
+        console.print(f"{'met   ' if target['met'] else 'MISSED'}  {title}: {target['reached']} (target: {target['target']})")
+    for title, key in (('our', 'profile'), ("the floor's", 'profile_of_floor')):
+        console.print(f'[dim]where {title} time goes: ' + ', '.join(f"{row['op']} {row['share']:.0%}" for row in result[key]) + '[/dim]')
+    console.print()
+
+
+def plot(workloads, path):
+    """Ratios to the floor, with their middle half, a row a workload."""
+    drawn = {'student alone': ('#999999', 's'), PLAIN: (STUDENT, 'o'), 'ours': ('#009E73', 'D'),
+             REDUCED: ('#CC79A7', 'v'), NAIVE: (TEACHER, '^')}
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8.5, 1.4 + 0.62 * len(workloads)), layout='constrained')
+        axes = figure.subplots()
+        for i, (key, (colour, marker)) in enumerate(drawn.items()):
+            rows = [workload['variants'][key] for workload in workloads.values()]
+            heights = [row + 0.13 * (i - 2) for row in range(len(rows))]
+            spread = [[abs(row['ratio'] - row['quartiles'][side]) for row in rows] for side in (0, 1)]
+            axes.errorbar([row['ratio'] for row in rows], heights, xerr=spread, color=colour, marker=marker, markersize=5,
+                          linestyle='', label=key)
+        axes.axvline(1, color='black', linewidth=1)
+        axes.set_yticks(range(len(workloads)), [f"{Path(workload['config']).stem}\n{workload['batch']} x {workload['size']} px"
+                                                for workload in workloads.values()], fontsize=8)
+        axes.invert_yaxis()
+        axes.set_xlabel("step time, of the floor (the student's step and the teacher's forward); bars: middle half of the rounds")
+        figure.legend(loc='outside upper center', ncols=3, frameon=False, fontsize=8)
+        figure.savefig(path, dpi=150)
 
 
 def main(args):
@@ -155,20 +292,15 @@ def main(args):
     MMLogger.get_instance('benchmark', log_level='ERROR')  # what each weight was drawn from is not of interest here
     console = Console()
     record = dict(torch=torch.__version__, machine=platform.machine(), device=args.device, threads=args.threads, rounds=args.rounds,
-                  workloads={name: measure(name, args, console) for name in args.workloads})
-    for name, workload in record['workloads'].items():
-        table = Table(title=f"{name}: {workload['config']}, batch {workload['batch']}, {workload['size']} px")
-        for column in ('', 'ms', 'of the floor', 'middle half'):
-            table.add_column(column, justify='right' if column else 'left')
-        for key, row in workload['variants'].items():
-            table.add_row(key, f"{row['ms']:.0f}", f"{row['ratio']:.3f}", '{:.3f} to {:.3f}'.format(*row['quartiles']))
-        console.print(table)
-        hook = workload['hook']
-        console.print(f"a reading of SpectralNormHook, every layer: {hook['ms']:.0f} ms, {hook['share']:.2%} of training at interval "
-                      f"{hook['interval']} (target: at most 2 %)\n")
+                  workloads={})
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(record, indent=1) + '\n')
-    console.print(f'this table as data: [bold]{args.out}[/bold]')
+    for name in args.workloads:
+        result = record['workloads'][name] = measure(name, args, console)
+        result['targets'] = targets(name, result)
+        report(name, result, console)
+        args.out.write_text(json.dumps(record, indent=1) + '\n')
+    plot(record['workloads'], args.out.with_suffix('.png'))
+    console.print(f'this as data and as a figure: [bold]{args.out}[/bold], [bold]{args.out.with_suffix(".png")}[/bold]')
 
 
 if __name__ == '__main__':

@@ -1,0 +1,71 @@
+"""What the benchmarks share: time in turns, memory, growth."""
+
+import itertools
+import statistics
+import time
+
+import numpy as np
+import torch
+from rich.progress import track
+
+
+def milliseconds(function, device):
+    if device.startswith('cuda'):
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    function()
+    if device.startswith('cuda'):
+        torch.cuda.synchronize()
+    return 1000 * (time.perf_counter() - start)
+
+
+def in_turns(functions, rounds, device, description, console):
+    """Name to milliseconds of every round; each round runs every function once, so that a noisy machine is noisy for all."""
+    for function in functions.values():
+        function()
+    times = {name: [] for name in functions}
+    for _ in track(range(rounds), description=description, console=console, transient=True):
+        for name, function in functions.items():
+            times[name].append(milliseconds(function, device))
+    return times
+
+
+def summary(values):
+    """Median and the middle half."""
+    low, middle, high = statistics.quantiles(values, n=4, method='inclusive')
+    return dict(median=middle, low=low, high=high)
+
+
+def ratios(times, name, reference):
+    """Median and middle half of the ratio of two functions' times, round by round."""
+    return summary([a / b for a, b in zip(times[name], times[reference])])
+
+
+def peak_mib(function, device):
+    """MiB that the call takes from torch's allocator at its highest, beyond what was held before it."""
+    if device.startswith('cuda'):
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        function()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as trace:
+        function()
+    events = [event for event in trace.profiler.kineto_results.events() if event.name() == '[memory]']
+    held = itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    return max(held) / 2**20
+
+
+def hot_spots(function, rows=6):
+    """The operators with the largest share of one call's time on the CPU."""
+    function()
+    with torch.profiler.profile() as trace:
+        function()
+    events = sorted(trace.key_averages(), key=lambda event: -event.self_cpu_time_total)
+    total = sum(event.self_cpu_time_total for event in events)
+    return [dict(op=event.key.removeprefix('aten::'), share=event.self_cpu_time_total / total, calls=event.count)
+            for event in events[:rows]]
+
+
+def exponent(sizes, times):
+    """The p of times ~ sizes^p, by least squares on logarithms."""
+    return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])

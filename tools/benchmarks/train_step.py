@@ -213,7 +213,7 @@ def measure(name, args, console):
     functions.update({'reading': reading(model, data), 'teacher': partial(model.teacher, *batch),
                       'teacher, half': partial(reduced(model.teacher), *batch)})
     times = in_turns(functions, args.rounds, args.device, name, console)
-    memory = {key: peak_mib(functions[key], args.device) for key in ('student alone', 'floor', 'ours')}
+    memory = {key: peak_mib(functions[key], args.device) for key in ('student alone', 'floor', PLAIN, 'ours')}
     interval, middle = SpectralNormHook().interval, {key: summary(values)['median'] for key, values in times.items()}
     rows = {}
     for key in steps:

@@ -1,12 +1,16 @@
 """Reading OpenMMLab configs: where they are looked for, and the plain model inside them."""
 
 import copy
+import difflib
+import inspect
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Optional
+from typing import Any, Dict, Optional
 
 from mmengine.config import Config, ConfigDict
 from mmengine.config import utils as mmengine_config_utils
+from mmengine.hub import get_config
+from mmengine.runner import Runner
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DISTILLER = 'LipschitzDistiller'
@@ -34,24 +38,53 @@ def read_config(path: str) -> Config:
 
     Raises:
         FileNotFoundError: There is no such config.
+        ValueError: It cannot be read.
     """
     alias_mmseg()
-    if '::' in str(path):
-        from mmengine.hub import get_config  # resolves package names, bases included
-        return get_config(str(path))
     found = find_file(str(path))
-    if found is None:
-        raise FileNotFoundError(f'config {str(path)!r} does not exist, seen from the working folder and from {REPOSITORY}')
-    return Config.fromfile(found)
+    if found is None and '::' not in str(path):
+        raise FileNotFoundError(f'config {str(path)!r} does not exist, seen from the working folder and from {REPOSITORY}: name a file')
+    try:
+        return Config.fromfile(found) if found else get_config(str(path))
+    except Exception as error:  # a config is a program: anything may go wrong in it
+        root = error
+        while root.__cause__ is not None:
+            root = root.__cause__
+        raise ValueError(f'config {str(path)!r} cannot be read: {type(root).__name__}: {root}') from error
+
+
+def override(config: Config, options: Dict[str, Any]) -> Config:
+    """The config with the fields of a command line, dotted name to value.
+
+    Raises:
+        ValueError: A field is beneath something that has none, or its first part is a misspelt one.
+    """
+    known = {*config, *inspect.signature(Runner).parameters}
+    for name, value in options.items():
+        first = name.partition('.')[0]
+        close = difflib.get_close_matches(first, known, n=1, cutoff=0.75)
+        if first not in known and close:
+            raise ValueError(f'--cfg-options has {name!r}, and there is no field {first!r}: is it {close[0]!r}?')
+        try:
+            config.merge_from_dict({name: value})
+        except (KeyError, TypeError, AttributeError) as error:
+            reason = str(error.args[0])[:200]
+            raise ValueError(f'--cfg-options has {name!r}, which does not fit what the config has there: {reason}') from error
+    return config
 
 
 def bare_model(config: Config) -> ConfigDict:
     """The model dict of the plain network: the student of a distillation config, else the model itself.
 
     It carries its own scope and preprocessor, so it builds in any other config's context.
+
+    Raises:
+        ValueError: A distillation config has no student.
     """
     model = copy.deepcopy(config.model)
     if is_distiller(model):
+        if not isinstance(model.get('student'), dict):
+            raise ValueError('model.student is missing: give the model dict of the network to train, for example {{_base_.model}}')
         model = model.student
     if config.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', copy.deepcopy(config.data_preprocessor))

@@ -4,18 +4,16 @@ import argparse
 import logging
 import os
 import sys
-import traceback
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable, Union
 
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.logging import print_log
 
-from mmlckd.config import read_config
-
-_PACKAGE = Path(__file__).resolve().parent
-_TOOLS = _PACKAGE.parent / 'tools'
+from mmlckd.checkpoint import trust_checkpoints
+from mmlckd.config import override, read_config
+from mmlckd.errors import sentence_of
 
 # What each launcher calls rank, world size and local rank.
 _RANK_VARIABLES = dict(
@@ -24,12 +22,33 @@ _RANK_VARIABLES = dict(
     mpi=('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'))
 
 
+class Overrides(DictAction):
+    """MMEngine's KEY=VALUE arguments, whose mistakes argparse reports."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (ValueError, AssertionError) as error:
+            raise argparse.ArgumentError(self, f'{values} are to be KEY=VALUE, without spaces and with balanced brackets') from error
+
+
+def add_override_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of every tool that reads a config and checkpoints."""
+    parser.add_argument('--cfg-options', nargs='+', action=Overrides, metavar='KEY=VALUE', default={},
+                        help='override config fields, nested ones with dots and lists in quotes: '
+                        'train_cfg.max_epochs=1 model.taps="[backbone.layer3,backbone.layer4]"')
+    add_trust_argument(parser)
+
+
+def add_trust_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument('--trust-checkpoints', action='store_true',
+                        help='unpickle whatever the checkpoints hold, which runs any code in them: only for files you made yourself')
+
+
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of every tool that runs a config."""
     parser.add_argument('--work-dir', help='folder for logs, checkpoints and figures (default: work_dirs/<config name>)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', default={},
-                        help='override config fields, nested ones with dots and lists in quotes: '
-                        'train_cfg.max_epochs=1 model.taps="[backbone.layer3,backbone.layer4]"')
+    add_override_arguments(parser)
     parser.add_argument('--launcher', choices=('none', *_RANK_VARIABLES), default='none', help='how processes are started (default: none)')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by launchers that pass it; not for hand use')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
@@ -39,42 +58,58 @@ def run_tool(main: Callable[[argparse.Namespace], None], parser: argparse.Argume
     """Parse arguments and run; a wrong input ends in one sentence and exit code 1, an interruption in 130."""
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
+    if getattr(args, 'trust_checkpoints', False):
+        trust_checkpoints()
     try:
         main(args)
-    except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError, ImportError) as error:
-        if args.debug:
+    except Exception as error:
+        sentence = None if args.debug else sentence_of(error)
+        if sentence is None:
             raise
-        own = _own_error(error)
-        if own is None and not isinstance(error, (FileNotFoundError, PermissionError)):
-            raise  # a bug, here or below: its traceback is the useful part
-        print(f'error: {" ".join(str(own or error).split())}', file=sys.stderr)
+        print(f'error: {sentence}', file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print('interrupted; go on with --resume', file=sys.stderr)
         sys.exit(130)
 
 
-def _own_error(error: Optional[BaseException]) -> Optional[BaseException]:
-    """The error that this package raised, behind what MMEngine's registry wraps around it; None if it is another's."""
-    while error is not None:
-        frames = traceback.extract_tb(error.__traceback__)
-        if frames and {_PACKAGE, _TOOLS} & set(Path(frames[-1].filename).resolve().parents):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
+def read_run_config(args: argparse.Namespace) -> Config:
+    """The config a tool is given, with the overrides of its command line.
+
+    Raises:
+        FileNotFoundError, ValueError: There is no such config, it is broken, has no model, or an override does not fit it.
+    """
+    config = override(read_config(args.config), args.cfg_options)
+    if not isinstance(config.get('model'), dict):
+        raise ValueError(f'config {args.config!r} has no model: give one that trains a network, not a part of one')
+    return config
 
 
 def load_run_config(args: argparse.Namespace) -> Config:
     """The config a tool is to run: read, overridden, its launcher and work folder set.
 
     Raises:
-        FileNotFoundError: There is no such config.
+        FileNotFoundError, ValueError: As :func:`read_run_config`.
+        NotADirectoryError, PermissionError: The work folder cannot be made or written.
     """
-    config = read_config(args.config)
-    config.merge_from_dict(args.cfg_options)
+    config = read_run_config(args)
     config.launcher = args.launcher
     config.work_dir = args.work_dir or config.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+    check_folder('--work-dir', config.work_dir)
     return config
+
+
+def check_folder(option: str, folder: Union[str, Path]) -> None:
+    """See before a run that what it will write can be written; nothing is made yet.
+
+    Raises:
+        NotADirectoryError, PermissionError: The folder that an option names is a file, or cannot be made or written.
+    """
+    there = next(path for path in (Path(folder).absolute(), *Path(folder).absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f'{option} is {str(folder)!r}, and {str(there)!r} is a file: name a folder')
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f'{option} is {str(folder)!r}, and {str(there)!r} may not be written: name another, or change its rights')
 
 
 def init_processes(config: Config) -> None:
@@ -83,12 +118,14 @@ def init_processes(config: Config) -> None:
     MMEngine's own start-up picks a GPU for each process, which fails without one. Here the group is gloo's, the DDP
     wrapper gets no device, and synchronised batch norms, which are GPU only, become ordinary ones.
     """
-    if config.launcher == 'none' or torch.cuda.is_available():
+    if config.launcher == 'none':
         return
     values = [os.environ.get(name) for name in _RANK_VARIABLES[config.launcher]]
     if None in values:
         raise ValueError(f'--launcher {config.launcher} needs {", ".join(_RANK_VARIABLES[config.launcher])} in the environment: '
                          'start the tool through tools/dist_train.sh, tools/slurm_train.sh or mpirun')
+    if torch.cuda.is_available():
+        return
     os.environ.update(RANK=values[0], WORLD_SIZE=values[1], LOCAL_RANK=values[2])
     os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
     os.environ.setdefault('MASTER_PORT', '29500')

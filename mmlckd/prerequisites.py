@@ -19,7 +19,7 @@ def check_prerequisites(config: Config, loaders: Sequence[str] = ('train_dataloa
 
     Raises:
         ImportError: A detector is asked for and mmcv has no compiled operators.
-        FileNotFoundError: A data folder, a file of a VOC devkit, or the teacher's checkpoint is not there.
+        FileNotFoundError: A data folder, a file of a VOC devkit, the teacher's checkpoint, or the one to start from is not there.
         ValueError: An annotation of a VOC devkit is broken, or names an unknown class.
     """
     if config.get('default_scope') == 'mmdet':
@@ -27,10 +27,11 @@ def check_prerequisites(config: Config, loaders: Sequence[str] = ('train_dataloa
     datasets = [item for name in loaders for item in leaf_datasets((config.get(name) or {}).get('dataset'), f'{name}.dataset')]
     datasets = [(field, dataset) for field, dataset in datasets if not dataset.get('backend_args')]  # local ones
     needed = {dataset['data_root']: f'{field}.data_root' for field, dataset in reversed(datasets) if dataset.get('data_root')}
-    if 'train_dataloader' in loaders and is_distiller(config.model) and isinstance(config.model.teacher, dict):
-        checkpoint = config.model.teacher.get('checkpoint')
-        if checkpoint and '://' not in checkpoint:
-            needed[checkpoint] = 'model.teacher.checkpoint'
+    if 'train_dataloader' in loaders:
+        teacher = config.model.get('teacher') if is_distiller(config.model) else None
+        checkpoints = {'model.teacher.checkpoint': teacher.get('checkpoint') if isinstance(teacher, dict) else None,
+                       'load_from': config.get('load_from')}
+        needed.update({path: field for field, path in checkpoints.items() if path and '://' not in path})
     for path, field in needed.items():
         if not Path(path).expanduser().exists() and find_file(path) is None:
             command = config.get('prerequisites', {}).get(path)

@@ -1,5 +1,6 @@
 """Shared fixtures: the three task families in small, and the demo's data."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forkserver import READ_AT_IMPORT, ForkServer
 from mmengine.registry import init_default_scope
 
 from mmlckd.config import bare_model, read_config
@@ -29,10 +31,18 @@ def pytest_collection_modifyitems(items):
 
 
 def run(*command, cwd=ROOT, **environment):
-    """Run a tool of this repository, or one of its launchers, as a user would."""
-    program = 'bash' if str(command[0]).endswith('.sh') else sys.executable
-    return subprocess.run([program, *map(str, command)], cwd=cwd, text=True, capture_output=True,
-                          env={**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHON': sys.executable, **environment})
+    """Run a tool of this repository, or one of its launchers, as a user would; tools/*.py in a fork that has torch imported."""
+    command = [str(part) for part in command]
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHON': sys.executable, **environment}
+    if command[0].endswith('.py') and not {name for name in environment if environment[name] != os.environ.get(name)} & READ_AT_IMPORT:
+        return forkserver().run(command, cwd, environment)
+    program = 'bash' if command[0].endswith('.sh') else sys.executable
+    return subprocess.run([program, *command], cwd=cwd, text=True, capture_output=True, env=environment)
+
+
+@functools.cache
+def forkserver():
+    return ForkServer()
 
 
 def save_untrained(path, target):
@@ -52,6 +62,29 @@ def mnist(tmp_path_factory):
     result = run('tools/prepare_mnist5k.py', '--out', out)
     assert result.returncode == 0, result.stderr
     return out
+
+
+ALONE, TEACHER, GUIDED = (f'configs/demo/mnist5k_{name}.py' for name in ('wrn10-1', 'wrn16-2', 'wrn16-2_to_wrn10-1'))
+
+
+def on_mnist(mnist):
+    """Overrides that put a demo config on the session's data."""
+    return [f'{name}_dataloader.dataset.data_root={mnist}' for name in ('train', 'val', 'test')]
+
+
+@pytest.fixture(scope='session')
+def teacher(tmp_path_factory):
+    """Checkpoint of the demo's teacher, untrained."""
+    return save_untrained(TEACHER, tmp_path_factory.mktemp('teacher') / 'teacher.pth')
+
+
+@pytest.fixture(scope='session')
+def trained_alone(mnist, tmp_path_factory):
+    """Checkpoint of one epoch of the demo's student alone, as MMEngine writes it."""
+    folder = tmp_path_factory.mktemp('alone')
+    result = run('tools/train.py', ALONE, '--work-dir', folder, '--cfg-options', *on_mnist(mnist), 'train_cfg.max_epochs=1')
+    assert result.returncode == 0, result.stderr[-3000:]
+    return folder / 'epoch_1.pth'
 
 
 @pytest.fixture(scope='session')

@@ -14,7 +14,6 @@ import json
 from pathlib import Path
 
 import torch
-from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
@@ -26,7 +25,7 @@ from mmlckd.analysis import Options, analyze, plot_report
 from mmlckd.checkpoint import load_weights
 from mmlckd.config import bare_model, find_file, is_distiller, read_config
 from mmlckd.distillers.lipschitz_distiller import default_input_shape
-from mmlckd.launching import run_tool
+from mmlckd.launching import add_override_arguments, check_folder, read_run_config, run_tool
 from mmlckd.losses import LipschitzKDLoss
 from mmlckd.prerequisites import check_prerequisites
 from mmlckd.registry import MODELS
@@ -46,11 +45,20 @@ def make_parser():
     parser.add_argument('--epsilon', type=float, nargs='+', default=Options().epsilons, metavar='E',
                         help='radii of FGSM and PGD, in pixel values (default: 1 2 4 8)')
     parser.add_argument('--seed', type=int, default=0, help='seed of noise and random starts (default: 0)')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--device', type=device, default='cuda' if torch.cuda.is_available() else 'cpu',
+                        help='cpu, or cuda (default where there is one)')
     parser.add_argument('--out', type=Path, help='folder of the report (default: lipschitz_report beside the checkpoint)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, default={}, metavar='KEY=VALUE', help='overrides of the config')
+    add_override_arguments(parser)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     return parser
+
+
+def device(name):
+    """A device that is there, for argparse."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise argparse.ArgumentTypeError(f'{name!r} is no device of this machine') from error
 
 
 def networks_of(config, args):
@@ -125,8 +133,9 @@ def main(args):
     for name in ('images', 'num_iters'):
         if getattr(args, name) < 1:
             raise ValueError(f'--{name.replace("_", "-")} is {getattr(args, name)}: at least 1 is needed')
-    config, console = read_config(args.config), Console()
-    config.merge_from_dict(args.cfg_options)
+    out = args.out or Path(args.checkpoint).parent / 'lipschitz_report'
+    check_folder('--out', out)
+    config, console = read_run_config(args), Console()
     check_prerequisites(config, ['test_dataloader'])
     init_default_scope(config.default_scope)
     __import__(f'{config.default_scope}.models')
@@ -158,7 +167,6 @@ def main(args):
         if result['unbounded']:
             console.print(f'{name}: no upper bound, for {", ".join(result["unbounded"])}', soft_wrap=True)
 
-    out = args.out or Path(args.checkpoint).parent / 'lipschitz_report'
     out.mkdir(parents=True, exist_ok=True)
     record = dict(config=args.config, seed=args.seed, torch=torch.__version__, noise=list(args.noise), epsilon=list(args.epsilon),
                   networks=results)

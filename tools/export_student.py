@@ -12,23 +12,25 @@ from pathlib import Path
 
 import torch
 
-from mmlckd.checkpoint import read_checkpoint
-from mmlckd.launching import run_tool
+from mmlckd.checkpoint import read_checkpoint, weights_of
+from mmlckd.launching import add_trust_argument, check_folder, run_tool
 
 
 def make_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', help='checkpoint of a training run')
     parser.add_argument('out', type=Path, help='file to write; the suffix is put before its ending')
+    add_trust_argument(parser)
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     return parser
 
 
 def main(args):
+    check_folder('out', args.out.parent)
     content = read_checkpoint(args.checkpoint)
     if 'state_dict' not in content:
         raise ValueError(f'checkpoint {args.checkpoint!r} has no state_dict: give a checkpoint that training wrote')
-    weights = OrderedDict((key, value) for key, value in content['state_dict'].items() if not key.startswith('distiller.'))
+    weights = OrderedDict((key, value) for key, value in weights_of(content, args.checkpoint).items() if not key.startswith('distiller.'))
     meta = {key: value for key, value in content.get('meta', {}).items() if key in ('dataset_meta', 'mmengine_version')}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     partial = args.out.with_suffix('.partial')

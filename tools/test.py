@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 
 from mmlckd.checkpoint import load_weights
 from mmlckd.config import bare_config
-from mmlckd.launching import add_run_arguments, init_processes, load_run_config, run_tool
+from mmlckd.launching import add_run_arguments, check_folder, init_processes, load_run_config, run_tool
 from mmlckd.prerequisites import check_prerequisites
 
 
@@ -27,7 +27,10 @@ def make_parser():
 
 
 def main(args):
+    if args.out:
+        check_folder('--out', args.out.parent)
     config = bare_config(load_run_config(args))
+    config.update(load_from=None, resume=False)  # the given checkpoint is tested, not the one that training started from
     check_prerequisites(config, ['test_dataloader'])
     init_processes(config)
     runner = Runner.from_cfg(config)

@@ -7,9 +7,10 @@
 """
 
 import argparse
+from pathlib import Path
 
 import torch
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmlckd.config import bare_model
 from mmlckd.launching import add_run_arguments, init_processes, load_run_config, run_tool
@@ -38,16 +39,20 @@ def main(args):
             if config.get('default_scope') == 'mmdet':
                 config.optim_wrapper.modules = [name for name in ('backbone', 'neck') if bare_model(config).get(name)]
     if args.auto_scale_lr:
-        if 'base_batch_size' not in config.get('auto_scale_lr', {}):
+        if not config.get('auto_scale_lr', {}).get('base_batch_size'):
             raise ValueError('--auto-scale-lr needs the batch size that the learning rate was set for: add '
                              'auto_scale_lr=dict(base_batch_size=...) to the config')
         config.auto_scale_lr.enable = True
-    if args.resume:
-        config.resume = True
-        config.load_from = None if args.resume == 'auto' else args.resume
+    last = find_latest_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
+    if last:
+        if '://' not in last and not Path(last).expanduser().is_file():
+            raise FileNotFoundError(f'--resume is to go on from {last!r}, which does not exist: '
+                                    'name another checkpoint, or leave --resume out')
+        config.update(resume=True, load_from=last)
     hooks = config.setdefault('default_hooks', {})
     hooks.setdefault('random_state', dict(type='mmlckd.RandomStateHook'))
     hooks.setdefault('finite_loss', dict(type='mmlckd.FiniteLossHook'))
+    hooks.setdefault('run_check', dict(type='mmlckd.RunCheckHook'))
     check_prerequisites(config)
     init_processes(config)
     Runner.from_cfg(config).train()

@@ -89,7 +89,15 @@ class FrozenTeacher:
         self._loaded = True
 
     def connect(self, taps: Sequence[Tap], student: nn.Module, input_shape: Sequence[int]) -> Dict[Tap, tuple]:
-        """Settle what is tapped and how the student's input is read; returns the taps' shapes, by a dry run."""
+        """Settle what is tapped and how the student's input is read; returns the taps' shapes, by a dry run.
+
+        Raises:
+            ValueError: Detectors and segmentors read image sizes off samples of their own kind, and the student's are others.
+        """
+        host, students = (type(model).__module__.partition('.')[0] for model in (self.model, student))
+        if host in ('mmdet', 'mmseg') and students in ('mmpretrain', 'mmdet', 'mmseg') and host != students:
+            raise ValueError(f'teacher is {host}\'s {type(self.model).__name__} and student {students}\'s {type(student).__name__}: '
+                             'give a teacher of the student\'s own task, or a classifier')
         self.taps = taps
         run = dry_run(self.model, taps, input_shape, 'teacher')
         self.last_calls, self.overwritten = run.last_calls, run.overwritten

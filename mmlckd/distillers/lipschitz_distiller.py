@@ -100,7 +100,10 @@ class LipschitzDistiller(BaseModel):
         if len(student_taps) != len(teacher_taps) or not student_taps:
             raise ValueError(f'losses.{name} has {len(student_taps)} student taps and {len(teacher_taps)} teacher taps: '
                              'both lists need the same number, at least one')
-        loss = modules[name] = MODELS.build(cfg)
+        try:
+            loss = modules[name] = MODELS.build(cfg)
+        except ValueError as error:  # it begins with the field
+            raise ValueError(f'losses.{name}.{error}') from error
         if hasattr(loss, 'attach'):
             loss.attach(self.teacher.model, teacher_taps)
         pairs = zip(student_taps, teacher_taps)

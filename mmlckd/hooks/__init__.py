@@ -5,6 +5,8 @@ from .finite_loss_hook import FiniteLossHook
 from .loss_weight_hook import LossWeightHook
 from .momentum_restart_hook import MomentumRestartHook
 from .random_state_hook import RandomStateHook
+from .run_check_hook import RunCheckHook
 from .spectral_norm_hook import SpectralNormHook
 
-__all__ = ['ConnectorWarmupHook', 'FiniteLossHook', 'LossWeightHook', 'MomentumRestartHook', 'RandomStateHook', 'SpectralNormHook']
+__all__ = ['ConnectorWarmupHook', 'FiniteLossHook', 'LossWeightHook', 'MomentumRestartHook', 'RandomStateHook', 'RunCheckHook',
+           'SpectralNormHook']

@@ -33,9 +33,9 @@ class LossWeightHook(Hook):
             raise ValueError(f'LossWeightHook has {len(milestones)} milestones and {len(weights)} weights: give as many of both, '
                              'at least one')
         if any(later <= earlier for earlier, later in zip([0, *milestones], milestones)):
-            raise ValueError(f'milestones is {list(milestones)}: give increasing numbers above 0')
+            raise ValueError(f'LossWeightHook.milestones is {list(milestones)}: give increasing numbers above 0')
         if min(weights) < 0:
-            raise ValueError(f'weights is {list(weights)}: a loss weight must not be negative')
+            raise ValueError(f'LossWeightHook.weights is {list(weights)}: a loss weight must not be negative')
         self.loss = loss
         self.milestones = list(milestones)
         self.weights = list(weights)

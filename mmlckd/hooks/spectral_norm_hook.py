@@ -57,11 +57,12 @@ class SpectralNormHook(Hook):
                  fold_norms: bool = False,
                  max_norm: Optional[float] = None):
         if interval < 1:
-            raise ValueError(f'interval is {interval}: give at least 1 iteration')
+            raise ValueError(f'SpectralNormHook.interval is {interval}: give at least 1 iteration')
         if num_iters < 1:
-            raise ValueError(f'num_iters is {num_iters}: at least 1 is needed')
+            raise ValueError(f'SpectralNormHook.num_iters is {num_iters}: at least 1 is needed')
         if max_norm is not None and (max_norm <= 0 or layers is None):
-            raise ValueError(f'max_norm is {max_norm} and layers {layers!r}: a bound is positive and needs layers to hold to it')
+            raise ValueError(f'SpectralNormHook.max_norm is {max_norm} and layers {layers!r}: '
+                             'a bound is positive and needs layers to hold to it')
         self.interval = interval
         self.layers = layers
         self.num_iters = num_iters

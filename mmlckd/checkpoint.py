@@ -14,6 +14,7 @@ import torch
 from mmengine.dist import barrier
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
+from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch import Tensor, nn
 
 
@@ -79,9 +80,10 @@ def _load_from_allow_list(filename: str, map_location: Any = None) -> Dict:
 
 
 # MMEngine's own loaders fall back to plain unpickling. In their place this one serves whatever asks MMEngine for a checkpoint:
-# load_from, --resume, init_cfg=dict(type='Pretrained'). The model-zoo schemes (torchvision://, open-mmlab://) are MMEngine's still.
+# load_from, --resume, init_cfg=dict(type='Pretrained').
 _SCHEMES = ['', 'http://', 'https://', 'pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://']
 CheckpointLoader.register_scheme(_SCHEMES, _load_from_allow_list, force=True)
+mmengine_checkpoint.load_from_http = _load_from_allow_list  # where the model-zoo schemes (torchvision://, open-mmlab://) end
 
 
 def _fault(path: Path, error: Exception) -> str:

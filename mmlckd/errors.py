@@ -30,10 +30,9 @@ class Place(NamedTuple):
     def host(self) -> Optional[str]:
         return next((part for part in Path(self.file).parts if part in _HOSTS), None)
 
-    @property
-    def is_statement(self) -> bool:
+    def meant(self, error: BaseException) -> bool:
         """Whether the error was raised here on purpose."""
-        return re.match(r'(raise|assert)\b', self.line.strip()) is not None
+        return self.line.startswith('raise ') or self.line.startswith('assert') and isinstance(error, AssertionError)
 
 
 def sentence_of(error: BaseException) -> Optional[str]:
@@ -45,7 +44,7 @@ def sentence_of(error: BaseException) -> Optional[str]:
     """
     for link in _chain(error):  # MMEngine's registry wraps what is raised while it builds
         places = _places(link)
-        if places and places[-1].is_statement and places[-1].folders & _OWN:
+        if places and places[-1].meant(link) and places[-1].folders & _OWN:
             return _message(link)
     places, message = _places(error), textwrap.shorten(_message(error), 300, placeholder=' ...')
     if any(place.file.endswith(_LOADING) for place in places):
@@ -55,7 +54,7 @@ def sentence_of(error: BaseException) -> Optional[str]:
     told = _of_an_entry(error, places, message)
     if told is None and isinstance(error, OSError) and error.strerror:
         told = f'{error.strerror}{f": {str(error.filename)!r}" if error.filename else ""}: correct the path or its rights, or name another'
-    if told is None and places and places[-1].is_statement and places[-1].host:
+    if told is None and places and places[-1].meant(error) and places[-1].host:
         told = f'{message or type(error).__name__} (from {places[-1].host}; --debug shows where)'
     return told
 
@@ -109,7 +108,7 @@ def _of_an_entry(error: BaseException, places: List[Place], message: str) -> Opt
     if building and message == 'need at least one array to concatenate':  # what MMEngine's data sets make of no sample at all
         return (f'{kind} finds no samples with ann_file={args.get("ann_file")!r} in {args.get("data_root")!r}: '
                 'correct these fields, or the files')
-    if building and places[-1].is_statement:
+    if building and places[-1].meant(error):
         return f'{kind or "an entry of the config"} cannot be made: {message} (--debug shows where)'
     return None
 

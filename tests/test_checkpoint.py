@@ -8,6 +8,7 @@ import pickle
 import shutil
 import threading
 from datetime import datetime
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,6 +54,14 @@ def test_mmengine_reads_through_the_allow_list(tmp_path):
     for source in (path, f'file-{path}', 's3://bucket/c.pth', 'petrel://bucket/c.pth', 'work:s3://bucket/c.pth', 'pavi://c.pth'):
         with pytest.raises((ValueError, FileNotFoundError), match='checkpoint'):
             CheckpointLoader.load_checkpoint(source, 'cpu')
+
+
+@pytest.mark.parametrize('name', ['torchvision://resnet18', 'modelzoo://resnet18', 'open-mmlab://vgg16_caffe', 'mmcls://resnet18'])
+def test_model_zoos_are_read_through_it_too(name, tmp_path, monkeypatch):
+    path = save(dict(state_dict={}, meta=Runs(os.getcwd)), tmp_path / 'zoo.pth')
+    monkeypatch.setattr('mmlckd.checkpoint._download', lambda address: Path(path))
+    with pytest.raises(ValueError, match="checkpoint 'https?://.*' holds more than weights"):
+        CheckpointLoader.load_checkpoint(name, 'cpu')
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ class RunCheckHook(Hook):
                 _check_data(f'{field}.dataset', loop.dataloader.dataset, model)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        source, model = runner.cfg.load_from, _bare(runner.model)
+        source, model = runner.cfg.get('load_from'), _bare(runner.model)
         expected, weights = model.state_dict(), weights_of(checkpoint, source)
         if not runner.cfg.get('resume'):
             if not set(expected) & set(weights):

@@ -106,18 +106,10 @@ def test_two_processes_without_a_gpu(options, mnist, tmp_path):
     assert result.returncode == 0, result.stderr[-3000:]
 
 
-@pytest.mark.parametrize('config, changed, sentence', [
-    (ALONE, ['train_dataloader.dataset.data_root=nowhere'], "error: train_dataloader.dataset.data_root is 'nowhere', which does not exist: put or link it there"),
-    (GUIDED, ['model.teacher.checkpoint=nowhere.pth'], "error: model.teacher.checkpoint is 'nowhere.pth', which does not exist: put or link it there"),
-    (GUIDED, ['model.taps=[backbone.layer7,backbone.bn]'], "error: the student has no module 'backbone.layer7' to tap: the closest are"),
-    ('configs/demo/none.py', [], "error: config 'configs/demo/none.py' does not exist"),
-])
-def test_wrong_input_ends_in_one_sentence(config, changed, sentence, options, tmp_path):
-    result = run('tools/train.py', config, '--work-dir', tmp_path / 'run', *options, *changed)
-    assert result.returncode == 1
-    lines = result.stderr.strip().splitlines()
-    assert lines[-1].startswith(sentence)
-    assert 'Traceback' not in result.stderr
+def test_the_given_checkpoint_is_tested_and_not_that_of_the_config(trained, mnist, tmp_path):
+    result = run('tools/test.py', ALONE, trained / 'epoch_3.pth', '--work-dir', tmp_path, '--cfg-options', *data_options(mnist),
+                 f'load_from={trained / "epoch_1.pth"}', 'resume=True')
+    assert result.returncode == 0 and 'epoch_1.pth by' not in result.stdout and 'Load checkpoint from' not in result.stdout + result.stderr
 
 
 def test_missing_data_and_teacher_name_the_command_that_makes_them(tmp_path, mnist):

@@ -75,15 +75,16 @@ def read_checkpoint(source: Union[str, Path], map_location: Any = 'cpu') -> Dict
     return content
 
 
-def _load_from_allow_list(filename: str, map_location: Any = None) -> Dict:
+def load_from_allow_list(filename: str, map_location: Any = None) -> Dict:
+    """:func:`read_checkpoint` as MMEngine wants a loader, whose name it logs from the eleventh letter on."""
     return read_checkpoint(filename, map_location)
 
 
 # MMEngine's own loaders fall back to plain unpickling. In their place this one serves whatever asks MMEngine for a checkpoint:
 # load_from, --resume, init_cfg=dict(type='Pretrained').
 _SCHEMES = ['', 'http://', 'https://', 'pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://']
-CheckpointLoader.register_scheme(_SCHEMES, _load_from_allow_list, force=True)
-mmengine_checkpoint.load_from_http = _load_from_allow_list  # where the model-zoo schemes (torchvision://, open-mmlab://) end
+CheckpointLoader.register_scheme(_SCHEMES, load_from_allow_list, force=True)
+mmengine_checkpoint.load_from_http = load_from_allow_list  # where the model-zoo schemes (torchvision://, open-mmlab://) end
 
 
 def _fault(path: Path, error: Exception) -> str:

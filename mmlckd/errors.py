@@ -6,7 +6,7 @@ import re
 import textwrap
 import traceback
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Optional
+from typing import List, NamedTuple, Optional
 
 from mmengine.registry import OPTIMIZERS, Registry
 
@@ -42,12 +42,15 @@ def sentence_of(error: BaseException) -> Optional[str]:
     host library; where a config entry does not fit what it names; where an image is not read; and where the operating system
     refuses a file. What breaks by itself is a bug.
     """
-    for link in _chain(error):  # MMEngine's registry wraps what is raised while it builds
+    link: Optional[BaseException] = error
+    while link is not None:
         places = _places(link)
-        if places and places[-1].meant(link) and places[-1].folders & _OWN:
+        meant = bool(places) and places[-1].meant(link)
+        if meant and places[-1].folders & _OWN:
             return _message(link)
+        link = link.__cause__ or (link.__context__ if meant else None)  # MMEngine's registry wraps what is raised while it builds
     places, message = _places(error), textwrap.shorten(_message(error), 300, placeholder=' ...')
-    if any(place.file.endswith(_LOADING) for place in places):
+    if any(place.host and place.file.endswith(_LOADING) for place in places):
         loading = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename.endswith(_LOADING)]
         name = next((names['filename'] for names in loading if 'filename' in names), 'an image or its annotation')
         return f'{name} cannot be read ({message}): replace the file, or take it out of the data set\'s list'
@@ -57,12 +60,6 @@ def sentence_of(error: BaseException) -> Optional[str]:
     if told is None and places and places[-1].meant(error) and places[-1].host:
         told = f'{message or type(error).__name__} (from {places[-1].host}; --debug shows where)'
     return told
-
-
-def _chain(error: Optional[BaseException]) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _is_of_a_worker(error: BaseException) -> bool:

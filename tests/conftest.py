@@ -26,7 +26,7 @@ def pytest_configure():
 
 def pytest_collection_modifyitems(items):
     # The longest files first, so that no process waits long for another's last one.
-    order = ['test_voc.py', 'test_train.py', 'test_classification.py', 'test_docs.py', 'test_analyze.py']
+    order = ['test_voc.py', 'test_wrong_input.py', 'test_train.py', 'test_classification.py', 'test_docs.py', 'test_analyze.py']
     items.sort(key=lambda item: order.index(item.path.name) if item.path.name in order else len(order))
 
 

@@ -19,7 +19,8 @@ import tempfile
 from pathlib import Path
 
 IMPORTED = ('torch', 'torchvision', 'torch.distributed.run', 'torch.utils.tensorboard', 'numpy', 'scipy.stats', 'cv2', 'PIL.Image',
-            'matplotlib.pyplot', 'pandas', 'sklearn.metrics', 'shapely.geometry', 'pycocotools.coco', 'einops', 'psutil', 'modelindex', 'rich.progress', 'yaml', 'mmengine', 'mmengine.runner', 'mmengine.hub', 'mmengine.visualization', 'mmcv')
+            'matplotlib.pyplot', 'pandas', 'sklearn.metrics', 'shapely.geometry', 'pycocotools.coco', 'einops', 'psutil', 'modelindex',
+            'rich.progress', 'yaml', 'mmengine', 'mmengine.runner', 'mmengine.hub', 'mmengine.visualization', 'mmcv')
 READ_AT_IMPORT = {'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'CUDA_VISIBLE_DEVICES', 'MPLBACKEND', 'PYTHONHASHSEED'}
 
 

@@ -59,6 +59,16 @@ def test_an_error_behind_the_one_that_mmengine_raises():
         assert sentence_of(error) == 'num_iters is 0: at least 1 is needed'
 
 
+def test_a_bug_behind_an_error_that_was_dealt_with():
+    try:
+        try:
+            LipschitzKDLoss(num_iters=0)
+        except ValueError:
+            {}['bug']
+    except KeyError as error:
+        assert sentence_of(error) is None
+
+
 def test_debug_shows_the_traceback(tmp_path):
     result = run('tools/train.py', GUIDED, '--debug', '--work-dir', tmp_path, '--cfg-options', 'train_dataloader.dataset.data_root=nowhere')
     assert result.returncode == 1 and 'Traceback' in result.stderr and 'which does not exist' in result.stderr

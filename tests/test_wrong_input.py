@@ -31,7 +31,6 @@ OPTIONS = [
     ('teacher checkpoint missing', 'model.teacher.checkpoint=nowhere.pth', "model.teacher.checkpoint is 'nowhere.pth', which does not exist: put or link it there"),
     ('teacher field unknown', 'model.teacher.weights=a.pth', "teacher has the fields ['checkpoint', 'config', 'norm_stats', 'weights']: give config or model"),
     ('norm_stats', 'model.teacher.norm_stats=frozen', "teacher.norm_stats is 'frozen': choose 'running' or 'batch'"),
-    ('teacher of segmentation', 'model.teacher.config=configs/demo/digits_deeplabv3plus_r18x32.py model.taps=[backbone.bn1]', "the student has no module"),
     ('input_shape of one number', 'model.input_shape=[3]', "the student's dry run on an input of (3,) failed"),
     ('input_shape with other channels', 'model.input_shape=[5,28,28]', "the student's dry run on an input of (5, 28, 28) failed"),
     ('negative weight', 'model.losses.lipschitz.loss_weight=-1', 'losses.lipschitz.loss_weight is -1: it must not be negative'),

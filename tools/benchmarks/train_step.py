@@ -229,6 +229,11 @@ def measure(name, args, console):
         profile=hot_spots(functions['ours']), profile_of_floor=hot_spots(functions['floor']))
 
 
+def half_precision_units():
+    """Whether the processor multiplies matrices in half precision: a GPU, or a CPU with AMX."""
+    return torch.cuda.is_available() or getattr(torch.cpu, '_is_amx_tile_supported', bool)()
+
+
 def targets(name, result):
     """What was aimed at: what it is, whether it is met, and what was reached."""
     workload, rows = WORKLOADS[name], result['variants']
@@ -244,7 +249,7 @@ def targets(name, result):
     ]
     met = {title: dict(target=f'at most {form.format(bound)}', met=value <= bound, reached=form.format(value))
            for title, bound, value, form in cases if bound is not None}
-    if workload.whole:
+    if workload.whole and half_precision_units():
         faster = result['teacher']['faster']
         met['half precision, teacher'] = dict(target='at least 2 x faster', met=faster >= 2, reached=f'{faster:.2f} x')
     return met
@@ -292,7 +297,7 @@ def main(args):
     MMLogger.get_instance('benchmark', log_level='ERROR')  # what each weight was drawn from is not of interest here
     console = Console()
     record = dict(torch=torch.__version__, machine=platform.machine(), device=args.device, threads=args.threads, rounds=args.rounds,
-                  workloads={})
+                  units=f'{"with" if half_precision_units() else "without"} units for matrices in half precision', workloads={})
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for name in args.workloads:
         result = record['workloads'][name] = measure(name, args, console)

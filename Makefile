@@ -1,6 +1,7 @@
 # make demo    the whole story on data that a package ships: teacher, student alone, guided student, table and figure
 #              (TASK=detection and TASK=segmentation do the same on digit scenes; detection needs mmcv's operators)
 # make test    all tests (compiles mmcv's operators once, 10 to 15 minutes on two cores)
+# make nightly thousands of hostile numbers, 20 killed trainings, a training of 3,000 iterations (hours)
 # make lint    ruff
 # Both set up everything they need in $(VENV). PYTHON= and VENV= choose others; one VENV can serve several clones.
 
@@ -15,13 +16,18 @@ OPS := $(VENV)/.mmlckd-ops
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test lint install ops clean
+.PHONY: demo test nightly lint install ops clean
 
 demo: $(if $(filter detection,$(TASK)),$(OPS),$(INSTALLED))
 	$(BIN)/python tools/demo.py --task $(TASK)
 
 test: $(OPS)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+nightly: $(OPS)
+	$(BIN)/python -m pytest --hypothesis-profile nightly tests/losses tests/functional
+	$(BIN)/python tools/benchmarks/crash_resume.py
+	$(BIN)/python tools/benchmarks/soak.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from forkserver import READ_AT_IMPORT, ForkServer
+from hypothesis import settings
 from mmengine.registry import init_default_scope
 
 from mmlckd.config import bare_model, read_config
@@ -16,6 +17,11 @@ from mmlckd.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = [f'backbone.layer{i}' for i in (1, 2, 3, 4)]
+
+
+settings.register_profile('default', deadline=None, max_examples=60)
+settings.register_profile('nightly', deadline=None, max_examples=2000)  # pytest --hypothesis-profile nightly
+settings.load_profile('default')
 
 
 def pytest_configure():

@@ -55,7 +55,7 @@ def test_commands_on_voc_ask_for_voc(command, tmp_path):
     assert result.returncode and "data_root is 'data/VOCdevkit/', which does not exist: put or link it there" in result.stderr, result.stderr
 
 
-@pytest.mark.parametrize('command', [['lipschitz_loss.py'], ['train_step.py', '--workloads', 'cifar_c']])
+@pytest.mark.parametrize('command', [['lipschitz_loss.py'], ['train_step.py', '--workloads', 'demo_classification']])
 def test_the_benchmarks_run(command, tmp_path):
     result = run(f'tools/benchmarks/{command[0]}', *command[1:], '--batch', '1', '--rounds', '2', '--out', tmp_path / 'record.json')
     assert result.returncode == 0, result.stderr

@@ -67,10 +67,11 @@ def step_table():
     missed = '; '.join(f"{title}: {target['reached']} ({target['target']})" for title, target in verdicts if not target['met'])
     header = ['step', 'floor, ms', 'student alone', 'Lipschitz alone', 'ours', 'ours, teacher in bf16', 'naive', 'peak memory', 'hook']
     note = (
-        f"Times as parts of the floor, the student's step and the teacher's forward to its deepest tap: medians of {record['rounds']} "
-        f"rounds in turns, {record['threads']} threads, {record['device']}, torch {record['torch']}, {record['units']}. Lipschitz alone: "
-        "without connectors and other losses. Ours: the recipe, with connectors and OFD. Naive: the teacher through its own heads and losses. "
-        "Peak memory: ours, of the floor's. Hook: share of training that reading every layer's norm takes. "
+        "Times as parts of the floor, the student's step and the teacher's forward to its deepest tap: medians of "
+        f"{record['rounds']} rounds in turns, {record['threads']} threads, {record['device']}, torch {record['torch']}, "
+        f"{record['units']}. Lipschitz alone: without connectors and other losses. Ours: the recipe, with connectors and OFD. "
+        "Naive: the teacher through its own heads and losses. Peak memory: ours, of the floor's. Hook: share of training that "
+        "reading every layer's norm takes. "
         f"Targets met: {sum(target['met'] for _, target in verdicts)} of {len(verdicts)}; missed: {missed or 'none'}.")
     return table(header, rows) + '\n\n' + note
 

@@ -140,8 +140,11 @@ def growth(batch, rounds, device, console):
     }
     result = {}
     for name, sizes in cases.items():
-        times = {factor: compare({'ours': transmitting_norm}, *case, rounds, device, console, name)['ours']['ms']
-                 for factor, case in sizes.items()}
+        steps = {}
+        for factor, case in sizes.items():
+            student, teacher = make_maps(*case, device, 0), make_maps(*case, device, 1)
+            steps[factor] = partial(step, transmitting_norm, [feat.requires_grad_() for feat in student], teacher)
+        times = {factor: summary(values)['median'] for factor, values in in_turns(steps, rounds, device, name, console).items()}
         result[name] = dict(ms={str(factor): time for factor, time in times.items()}, exponent=exponent(list(times), list(times.values())))
     return result
 

@@ -1,6 +1,6 @@
 """Operator norm: the largest factor by which a linear layer stretches any input of a given size."""
 
-from typing import Optional, Sequence
+from typing import Callable, Optional, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from .krylov import leading_eigenvector, probe
 
+_ROUND, _MOST_ROUNDS, _TOLERANCE = 10, 20, 1e-5  # of an iteration that ends by itself
+
 
 def operator_norm(module: nn.Module,
                   input_shape: Sequence[int],
-                  num_iters: int = 20,
+                  num_iters: Optional[int] = 20,
                   vector: Optional[Tensor] = None) -> Tensor:
     """Spectral norm of a linear layer as an operator on inputs of one size.
 
@@ -25,9 +27,11 @@ def operator_norm(module: nn.Module,
         module: ``nn.Linear``, ``nn.Conv2d`` or any other module that is affine in its input and in evaluation
             gives the same output every time. Differentiable with respect to its weights.
         input_shape: (1, C, H, W) or (1, C): one input, batch included.
-        num_iters: Products with A^T A.
+        num_iters: Products with A^T A, each of which keeps two tensors of ``input_shape`` until the end; one alone evaluates the norm
+            at the start. None: rounds of ten, each from the vector before, until one adds less than 1e-5 of the norm (at most 20
+            rounds; this waits for the device). The norm approaches from below; on all layers that were tried it is within 1e-4 then.
         vector: Tensor of ``input_shape``: read as the start of the iteration and overwritten with the right singular
-            vector found, so that a later call needs one or two iterations. None, or zeros, start from a fixed vector.
+            vector found, so that a later call needs two or three iterations. None, or zeros, start from a fixed vector.
 
     Returns:
         Scalar tensor, in output units per input unit, float32 or the weights' float64.
@@ -53,7 +57,12 @@ def operator_norm(module: nn.Module,
         def forward(x: Tensor) -> Tensor:
             return (module(x.to(weight.dtype)) - offset).to(dtype)
 
-        right = _right_singular_vector(forward, input_shape, num_iters, vector, weight.device, dtype)
+        start = probe(torch.Size(input_shape).numel(), offset.new_empty((), dtype=dtype))
+        if vector is not None:
+            given = vector.detach().flatten().to(dtype)
+            start = torch.where(given.any(), given, start)
+        right = F.normalize(start, dim=0).view(input_shape)
+        right = _settle(forward, right) if num_iters is None else _iterate(forward, right, num_iters)
         image = forward(right)
         left = image.detach() / torch.linalg.vector_norm(image.detach()).clamp_min(torch.finfo(dtype).tiny)
         if vector is not None:
@@ -61,20 +70,26 @@ def operator_norm(module: nn.Module,
         return (left * image).sum()
 
 
-def _right_singular_vector(forward, input_shape, num_iters, vector, device, dtype):
-    like = torch.empty((), device=device, dtype=dtype)
-    start = probe(torch.Size(input_shape).numel(), like)
-    if vector is not None:
-        given = vector.detach().flatten().to(dtype)
-        start = torch.where(given.any(), given, start)
-    start = F.normalize(start, dim=0).view(1, 1, -1)
+@torch.no_grad()
+def _settle(forward: Callable[[Tensor], Tensor], right: Tensor) -> Tensor:
+    norm = 0.
+    for _ in range(_MOST_ROUNDS):
+        right = _iterate(forward, right, _ROUND)
+        before, norm = norm, torch.linalg.vector_norm(forward(right)).item()
+        if norm - before <= _TOLERANCE * norm:
+            break
+    return right
 
+
+def _iterate(forward: Callable[[Tensor], Tensor], start: Tensor, num_iters: int) -> Tensor:
+    """The right singular vector, from a start of length one."""
     def normal(row: Tensor) -> Tensor:
         with torch.enable_grad():
-            x = row.reshape(input_shape).requires_grad_()
+            x = row.reshape(start.shape).requires_grad_()
             image = forward(x)
         transposed, = torch.autograd.grad(image, x, image.detach())
         return transposed.reshape(1, 1, -1)
 
-    scale = torch.linalg.vector_norm(normal(start)).clamp_min(torch.finfo(dtype).tiny)
-    return leading_eigenvector(lambda row: normal(row) / scale, start, num_iters).reshape(input_shape)
+    start_row = start.view(1, 1, -1)
+    scale = torch.linalg.vector_norm(normal(start_row)).clamp_min(torch.finfo(start.dtype).tiny)
+    return leading_eigenvector(lambda row: normal(row) / scale, start_row, num_iters).view(start.shape)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mmlckd.functional import operator_norm
+from mmlckd.functional.krylov import leading_eigenvector
 
 LAYERS = [
     (lambda: nn.Linear(9, 7), (1, 9)),
@@ -76,10 +77,24 @@ def test_warm_start_converges_over_calls():
     assert operator_norm(module, shape, vector=zero) > 0 and zero.norm().item() == pytest.approx(1.)
 
 
-def test_zero_layer():
+def test_convergence_takes_the_memory_of_ten_iterations(monkeypatch):
+    module, shape = nn.Conv2d(4, 8, 3, padding=1).double(), (1, 4, 10, 10)
+    truth = torch.linalg.matrix_norm(explicit(module, shape), 2).item()
+    assert operator_norm(module, shape, 10).item() < truth * (1 - 2e-4)  # its top singular values crowd: ten are not enough
+    steps = []
+    monkeypatch.setitem(operator_norm.__globals__, 'leading_eigenvector', lambda operator, start, num_iters:
+                        steps.append(num_iters) or leading_eigenvector(operator, start, num_iters))
+    vector = torch.zeros(shape, dtype=torch.float64)
+    assert truth * (1 - 1e-4) < operator_norm(module, shape, None, vector).item() <= truth * (1 + 1e-9)
+    assert max(steps) == 10 and len(steps) > 1  # the basis holds as many inputs as it has steps
+    assert torch.linalg.vector_norm(module(vector) - module(0 * vector)).item() > truth * (1 - 1e-4)
+
+
+@pytest.mark.parametrize('num_iters', [20, None])
+def test_zero_layer(num_iters):
     module = nn.Linear(3, 2)
     nn.init.zeros_(module.weight)
-    value = operator_norm(module, (1, 3))
+    value = operator_norm(module, (1, 3), num_iters)
     value.backward()
     assert value == 0 and module.weight.grad.isfinite().all()
 

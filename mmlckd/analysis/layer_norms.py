@@ -2,7 +2,8 @@
 
 import re
 from contextlib import ExitStack, contextmanager
-from typing import Dict, Iterator, List, Sequence, Union
+from functools import partial
+from typing import Dict, Iterator, List, Optional, Sequence, Union
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,8 @@ class LayerNorms:
     Args:
         model: Any network.
         layers: Regular expressions; a layer whose dotted name one of them is found in is selected.
-        fold_norms: Take the batch norm that a layer's output goes into as part of it, with its running variance.
+        fold_norms: Take the batch norm that a layer's output goes into first as part of it, with its running variance. One without
+            weights or running statistics is not folded.
 
     Raises:
         ValueError: Nothing is selected, or an expression is wrong.
@@ -52,7 +54,8 @@ class LayerNorms:
         if not self.layers:
             raise ValueError(f'layers is {layers!r} and no convolution or linear layer of {type(model).__name__} has such a name: '
                              f'there are {", ".join(map(repr, list(known)[:3])) or "none"} and {max(len(known) - 3, 0)} more')
-        self.norms = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)} if fold_norms else {}
+        self.norms = {name: module for name, module in model.named_modules()
+                      if isinstance(module, _BatchNorm) and module.affine and module.running_var is not None} if fold_norms else {}
         self.shapes: Dict[str, tuple] = {}
         self.folded: Dict[str, str] = {}
         self.vectors: Dict[str, Tensor] = {}
@@ -60,31 +63,38 @@ class LayerNorms:
     @contextmanager
     def watch(self) -> Iterator[None]:
         """While forwards run in here, learn the input size of each layer, and which batch norm follows it."""
-        outputs: List[tuple] = []  # tensors are held, so that none takes the place of another
+        outputs: List[tuple] = []  # tensors are held, so that none takes the place of another; their versions tell of changes in place
 
-        def seen(name, module, args):
-            size = args[0].shape[-1:] if isinstance(module, nn.Linear) else args[0].shape[1:]
-            self.shapes.setdefault(name, (1, *size))
+        def seen(name, module, args, kwargs):
+            size = (*args, *kwargs.values())[0].shape
+            self.shapes.setdefault(name, (1, *(size[-1:] if isinstance(module, nn.Linear) else size[1:])))
 
-        def follows(name, args):
-            for layer, output in outputs:
-                if output is args[0]:
+        def gives(name, module, args, output):
+            outputs.append((name, output, output._version))
+
+        def follows(name, module, args, kwargs):
+            value = (*args, *kwargs.values())[0]
+            for layer, output, version in outputs:
+                if output is value and output._version == version:
                     self.folded.setdefault(layer, name)
 
         with ExitStack() as stack:
             for name, module in self.layers.items():
-                stack.callback(module.register_forward_pre_hook(lambda module, args, name=name: seen(name, module, args)).remove)
+                stack.callback(module.register_forward_pre_hook(partial(seen, name), with_kwargs=True).remove)
                 if self.norms:
-                    stack.callback(module.register_forward_hook(
-                        lambda module, args, output, name=name: outputs.append((name, output))).remove)
+                    stack.callback(module.register_forward_hook(partial(gives, name)).remove)
             for name, module in self.norms.items():
-                stack.callback(module.register_forward_pre_hook(lambda module, args, name=name: follows(name, args)).remove)
+                stack.callback(module.register_forward_pre_hook(partial(follows, name), with_kwargs=True).remove)
             yield
         outputs.clear()
 
     @torch.no_grad()
-    def measure(self, num_iters: int = 2) -> Tensor:
-        """Norms of the layers that were seen, one number each in the order of :attr:`names`; nothing waits for the device."""
+    def measure(self, num_iters: Optional[int] = 2) -> Tensor:
+        """Norms of the layers that were seen, one number each in the order of :attr:`names`.
+
+        ``num_iters`` is that of :func:`mmlckd.functional.operator_norm`: with None the norms are converged; with a number nothing waits
+        for the device.
+        """
         norms = []
         for name in self.names:
             layer, shape = self.layers[name], self.shapes[name]
@@ -98,10 +108,25 @@ class LayerNorms:
 
     @torch.no_grad()
     def scale(self, factors: Tensor) -> None:
-        """Multiply the linear part of each layer, in the order of :attr:`names`: its weight, or a folded batch norm's."""
+        """Multiply the linear part of each layer, in the order of :attr:`names`: its weight, or a folded batch norm's that is trained.
+
+        A weight that layers share is multiplied once, by their smallest factor. A frozen one stays as it is.
+        """
+        smallest: Dict[nn.Parameter, Tensor] = {}
         for name, factor in zip(self.names, factors):
-            module = self.norms[self.folded[name]] if name in self.folded else self.layers[name]
-            module.weight.mul_(factor.to(module.weight))
+            if self.is_trained(name):
+                weight = self._owner(name).weight
+                smallest[weight] = torch.minimum(factor, smallest.get(weight, factor))
+        for weight, factor in smallest.items():
+            weight.mul_(factor.to(weight))
+
+    def is_trained(self, name: str) -> bool:
+        """Whether the linear part of that layer has trainable parameters."""
+        return any(parameter.requires_grad for parameter in self._owner(name).parameters())
+
+    def _owner(self, name: str) -> nn.Module:
+        norm = self.norms[self.folded[name]] if name in self.folded else None
+        return norm if norm is not None and norm.weight.requires_grad else self.layers[name]
 
     @property
     def names(self) -> List[str]:

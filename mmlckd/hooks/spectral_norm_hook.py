@@ -1,6 +1,7 @@
 """Lipschitz values while training: logged, kept, drawn, and bounded where asked."""
 
 import json
+import logging
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Dict, List, Optional, Sequence, Union
@@ -9,6 +10,7 @@ import torch
 from mmcv import imread
 from mmengine.dist import broadcast, broadcast_object_list, master_only
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from torch import nn
 
@@ -27,27 +29,31 @@ class SpectralNormHook(Hook):
       transmitting norms as the loss last computed them) and ``lipschitz/log_ratio_k`` (batch mean of log(student / teacher));
     - for each selected layer, ``lipschitz/layer/<name>``, its operator norm at its real input size.
 
-    The history and the singular vectors are part of the checkpoint. At the end of training the history is written to
-    ``lipschitz.json``, ``lipschitz.png`` and ``lipschitz_layers.png`` in the work folder, and the pictures go to the visualizer. The hook
-    works with any model of MMEngine.
+    The history and the layers' input sizes are part of the checkpoint; the singular vectors, which are as large as those inputs, are not:
+    after a checkpoint norms are found anew, in the uninterrupted run as in the resumed one. At the end of training the history is
+    written to ``lipschitz.json``, ``lipschitz.png`` and ``lipschitz_layers.png`` in the work folder, and the pictures go to the
+    visualizer. The hook works with any model of MMEngine.
 
     Args:
         interval: Iterations between two readings; the device is waited for once a reading.
         layers: Regular expressions over module names that select convolutions and linear layers of the trained model. None: no layer.
-        num_iters: Iterations of a layer's norm at a reading; each goes on where the one before ended.
+        num_iters: Iterations of a layer's norm at a reading, at least 2; each reading goes on where the one before ended. The first one,
+            and the first after a checkpoint, converge.
         fold_norms: Take the batch norm behind a layer as part of it, with its running variance.
-        max_norm: Upper bound of the selected layers' norms. At each reading a layer above it is scaled back to it, as far as ``num_iters``
-            iterations see, and at the last one by a converged estimate; between two readings ``interval`` steps may carry it above.
-            An average of the weights (EMA) follows.
+        max_norm: Upper bound of the selected layers' norms, but for frozen ones. At each reading a layer above it is scaled back to it, as
+            far as ``num_iters`` iterations see, and at the last one by a converged estimate; between two readings ``interval`` steps may
+            carry it above. An average of the weights (EMA) follows.
 
     Raises:
-        ValueError: An argument is out of range, or the expressions select nothing.
+        ValueError: An argument is out of range, or the expressions select nothing; or, with ``max_norm``, they select a layer that does not
+            run in the first iteration, or whose norm does not follow its weight.
 
     Source: this project. The projection is that of Gouk et al., Regularisation of neural networks by enforcing Lipschitz continuity (2021).
     """
 
     priority = 'ABOVE_NORMAL'  # before EMA and LoggerHook
     HISTORY = 'lipschitz_history'
+    SIZES = 'lipschitz_layer_sizes'
     MARGIN = 1e-3  # the projection aims this much below the bound, above the error of an estimate
 
     def __init__(self,
@@ -58,8 +64,8 @@ class SpectralNormHook(Hook):
                  max_norm: Optional[float] = None):
         if interval < 1:
             raise ValueError(f'SpectralNormHook.interval is {interval}: give at least 1 iteration')
-        if num_iters < 1:
-            raise ValueError(f'SpectralNormHook.num_iters is {num_iters}: at least 1 is needed')
+        if num_iters < 2:
+            raise ValueError(f'SpectralNormHook.num_iters is {num_iters}: at least 2 are needed, since one finds the same vector again')
         if max_norm is not None and (max_norm <= 0 or layers is None):
             raise ValueError(f'SpectralNormHook.max_norm is {max_norm} and layers {layers!r}: '
                              'a bound is positive and needs layers to hold to it')
@@ -69,19 +75,18 @@ class SpectralNormHook(Hook):
         self.fold_norms = fold_norms
         self.max_norm = max_norm
         self._norms: Optional[LayerNorms] = None
-        self._vectors: Dict[str, torch.Tensor] = {}
         self._watching: Optional[ExitStack] = None
 
     def before_train(self, runner) -> None:
         if self.layers is not None:
             self._norms = LayerNorms(_bare(runner.model), self.layers, self.fold_norms)
-            self._norms.vectors = self._vectors
+            self._norms.shapes.update(runner.message_hub.runtime_info.get(self.SIZES, {}))  # a resumed run's first batch may be of others
             self._watching = ExitStack()
             self._watching.enter_context(self._norms.watch())
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if self._watching is not None:
-            self._stop_watching()
+            self._stop_watching(runner)
         last = self.is_last_train_iter(runner)
         if runner.iter > 0 and not self.every_n_train_iters(runner, self.interval) and not last:
             return
@@ -90,36 +95,45 @@ class SpectralNormHook(Hook):
             for k, value in enumerate(values):
                 runner.message_hub.update_scalar(f'train/lipschitz/{name}_{k}', value)
         if self._norms is not None:
-            reading['layers'] = self._read_layers(50 if last and self.max_norm else self.num_iters)
+            reading['layers'] = self._read_layers(last)
             for name, value in reading['layers'].items():
                 runner.message_hub.update_scalar(f'train/lipschitz/layer/{name}', value)
         if reading:
             runner.message_hub.update_info(self.HISTORY, [*self.history(runner), dict(iter=runner.iter + 1, **reading)])
 
-    def _stop_watching(self) -> None:
+    def _stop_watching(self, runner) -> None:
         """After the first iteration: all ranks take the first one's sizes, or they would scale their weights differently."""
         self._watching.close()
         self._watching = None
         shared = [(self._norms.shapes, self._norms.folded)]
         broadcast_object_list(shared)
         self._norms.shapes, self._norms.folded = shared[0]
+        runner.message_hub.update_info(self.SIZES, self._norms.shapes)
+        unseen = [name for name in self._norms.layers if name not in self._norms.shapes]
+        if unseen:
+            found = f'layers is {self.layers!r} and selects {unseen[0]!r}{f" and {len(unseen) - 1} more" if len(unseen) > 1 else ""}'
+            if self.max_norm is not None:
+                raise ValueError(f'{found}, not run in the first iteration, so that max_norm cannot hold there: select without them')
+            print_log(f'{found}, not run in the first iteration: no norm is read there', 'current', logging.WARNING)
 
-    def _read_layers(self, num_iters: int) -> Dict[str, float]:
-        norms = self._norms.measure(num_iters)
+    def _read_layers(self, last: bool) -> Dict[str, float]:
+        settle = not self._norms.vectors or last and self.max_norm is not None
+        norms = self._norms.measure(None if settle else self.num_iters)
         if self.max_norm is not None:
             broadcast(norms)
             target = self.max_norm * (1 - self.MARGIN)
-            factors = torch.where(norms > target, target / norms, 1.)
-            self._norms.scale(factors)
-            norms = norms * factors
-        return dict(zip(self._norms.names, norms.tolist()))
+            self._norms.scale(torch.where(norms > target, target / norms, 1.))
+            norms = self._norms.measure(1)  # one iteration reads the norm at the vector just found: what became of it
+        reading = dict(zip(self._norms.names, norms.tolist()))
+        for name, value in reading.items():
+            if self.max_norm is not None and value > 1.01 * self.max_norm and self._norms.is_trained(name):
+                raise ValueError(f'max_norm is {self.max_norm} and {name!r} has norm {value:.3g} after its weight was scaled to that: it '
+                                 'normalises or parametrises its weight, so select layers without it')
+        return reading
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         if self._norms is not None:
-            checkpoint['singular_vectors'] = dict(self._norms.vectors)
-
-    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        self._vectors = checkpoint.get('singular_vectors', {})
+            self._norms.vectors.clear()  # so that the next reading is that of a resumed run
 
     @master_only
     def after_train(self, runner) -> None:
@@ -129,7 +143,7 @@ class SpectralNormHook(Hook):
             folder = Path(runner.work_dir)
             (folder / 'lipschitz.json').write_text(json.dumps(history, indent=1) + '\n')
             if 'student' in history[0]:
-                plot_history(history, folder / 'lipschitz.png', [name for name, _, _ in pairs_of(_bare(runner.model))])
+                plot_history(history, folder / 'lipschitz.png', [name for name, *_ in pairs_of(_bare(runner.model))])
             if self._norms is not None:
                 plot_layers(history, folder / 'lipschitz_layers.png', self.max_norm)
             for path in sorted(folder.glob('lipschitz*.png')):
@@ -146,20 +160,24 @@ def _bare(model: nn.Module) -> nn.Module:
 
 
 def pairs_of(model: nn.Module) -> List[tuple]:
-    """Name, student norms and teacher norms of every pair in a distiller's Lipschitz losses; norms of its last batch."""
+    """Name, loss, student norms and teacher norms of every pair in a distiller's Lipschitz losses; norms of its last batch."""
     found = []
     for entry in getattr(model, 'entries', ()):
         if isinstance(entry.loss, LipschitzKDLoss):
             paths = [tap.module.removeprefix('backbone.') for tap in entry.student_taps]
-            found += [(f'{before} to {after}', *norms) for before, after, norms in zip(paths, paths[1:], entry.loss.last_norms)]
+            found += [(f'{before} to {after}', entry.loss, *norms) for before, after, norms in zip(paths, paths[1:], entry.loss.last_norms)]
     return found
 
 
 def read_norms(model: nn.Module) -> Dict[str, List[float]]:
-    """Batch means of those norms and of their log-ratio, by pair; empty where there are none."""
-    pairs = pairs_of(model)
-    if not pairs:
+    """Batch means of those norms and of their log-ratio, by pair, over the samples that the loss keeps (0 where it keeps none)."""
+    rows = []
+    for _, loss, student, teacher in pairs_of(model):
+        kept = (torch.minimum(student, teacher) >= loss.eps) & (student + teacher).isfinite()
+        student, teacher = student.where(kept, 1.), teacher.where(kept, 1.)
+        values = torch.stack([student, teacher, (student / teacher).log()])
+        rows.append((values * kept).sum(1) / kept.sum().clamp_min(1))
+    if not rows:
         return {}
-    rows = [torch.stack([student.mean(), teacher.mean(), (student / teacher).log().mean()]) for _, student, teacher in pairs]
     student, teacher, log_ratio = torch.stack(rows, dim=1).tolist()
     return dict(student=student, teacher=teacher, log_ratio=log_ratio)

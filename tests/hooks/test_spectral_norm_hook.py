@@ -1,17 +1,24 @@
 """Layer norms under a real Runner, without a distiller: read, bounded, saved, averaged."""
 
 import json
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import ROOT, run
+from mmcv.cnn import build_conv_layer
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmlckd.analysis import LayerNorms
 from mmlckd.checkpoint import read_checkpoint
+from mmlckd.distillers.feature_tap import Tap
+from mmlckd.hooks.spectral_norm_hook import read_norms
+from mmlckd.losses import LipschitzKDLoss
 from mmlckd.registry import HOOKS
 
 
@@ -45,13 +52,14 @@ def exact(model, name, folded=()):
     return torch.linalg.matrix_norm(columns.flatten(1), 2).item()
 
 
-def runner(tmp_path, hook, iters=10, wrapper='OptimWrapper', **kwargs):
+def runner(tmp_path, hook, iters=10, wrapper='OptimWrapper', model=None, lr=0.5, **kwargs):
     torch.manual_seed(0)
-    model = Model()
+    model = model or Model()
     generator = torch.Generator().manual_seed(1)
     data = [dict(inputs=torch.randn(2, 8, 6, generator=generator), labels=torch.tensor(i % 3)) for i in range(4)]
     return Runner(model, str(tmp_path), DataLoader(data, batch_size=2), train_cfg=dict(by_epoch=True, max_epochs=iters // 2),
-                  optim_wrapper=dict(type=wrapper, optimizer=dict(type='SGD', lr=0.5, momentum=0.9)), default_scope='mmengine', experiment_name=tmp_path.name,
+                  optim_wrapper=dict(type=wrapper, optimizer=dict(type='SGD', lr=lr, momentum=0.9)), default_scope='mmengine',
+                  experiment_name=tmp_path.name,
                   default_hooks=dict(logger=dict(type='LoggerHook', interval=1), checkpoint=dict(type='CheckpointHook', interval=1)),
                   custom_hooks=[dict(type='mmlckd.SpectralNormHook', **hook)], **kwargs)
 
@@ -70,11 +78,18 @@ def test_layers_are_logged_as_they_are(tmp_path):
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in run.model.modules())
 
 
+def test_weights_that_do_not_move_have_one_norm_from_the_first_reading_on(tmp_path):
+    run = runner(tmp_path, dict(interval=1, layers=['conv', 'fc']), iters=4, lr=0.)
+    run.train()
+    for reading in json.loads((tmp_path / 'lipschitz.json').read_text()):
+        assert reading['layers'] == pytest.approx({name: exact(run.model, name) for name in SHAPES}, rel=1e-4)
+
+
 def test_two_iterations_a_reading_follow_the_layers(tmp_path):
     run = runner(tmp_path, dict(interval=1, layers='conv'), iters=20)
     run.train()
     history = json.loads((tmp_path / 'lipschitz.json').read_text())
-    for name, value in history[-1]['layers'].items():  # twenty readings, from below, while the weights go on moving
+    for name, value in history[-1]['layers'].items():  # from below, while the weights go on moving
         truth = exact(run.model, name)
         assert 0.98 * truth < value < truth * (1 + 1e-5)
 
@@ -95,11 +110,11 @@ def test_the_bound_holds_at_the_end_and_in_the_averaged_model(tmp_path, fold_nor
     folded = ['conv1'] if fold_norms else []
     assert all(exact(free.model, name, folded) > 0.5 for name in SHAPES)  # what the bound is up against
     run = runner(tmp_path / 'bound', dict(hook, max_norm=0.5))
-    run.register_hook(HOOKS.build(dict(type='EMAHook', momentum=0.5)))
+    run.register_hook(HOOKS.build(dict(type='EMAHook')))  # in ten iterations it hardly leaves the weights of the first reading
     run.train()
     content = read_checkpoint(str(tmp_path / 'bound' / 'epoch_5.pth'))
-    # EMAHook saves the averaged weights as the state and the trained ones beside it. An average of weights bounded as well as
-    # two iterations see it is bounded as well; only the last reading is exact.
+    # EMAHook saves the averaged weights as the state and the trained ones beside it. The first and the last reading are exact, and an
+    # average of weights bounded as well as two iterations see it is bounded as well.
     for part, bound in (('ema_state_dict', 0.5), ('state_dict', 0.55)):
         model = Model()
         model.load_state_dict({key.removeprefix('module.'): value for key, value in content[part].items() if key != 'steps'})
@@ -116,21 +131,124 @@ def test_the_bound_holds_in_mixed_precision(tmp_path):
     assert all(exact(run.model, name) <= 0.5 for name in SHAPES)
 
 
-def test_a_resumed_run_has_the_vectors_and_the_same_weights(tmp_path):
-    hook = dict(interval=2, layers='conv', num_iters=1, max_norm=0.5)
+def test_a_resumed_run_has_the_same_readings_and_weights_and_no_vectors_in_its_checkpoint(tmp_path):
+    hook = dict(interval=2, layers='conv', max_norm=0.5)
     runner(tmp_path / 'a', hook).train()
     (tmp_path / 'b').mkdir()
     (tmp_path / 'b' / 'last_checkpoint').write_text(str(tmp_path / 'a' / 'epoch_3.pth'))
-    assert set(read_checkpoint(str(tmp_path / 'a' / 'epoch_3.pth'))['singular_vectors']) == {'conv1', 'conv2'}
+    saved = read_checkpoint(str(tmp_path / 'a' / 'epoch_3.pth'))
+    assert 'singular_vectors' not in saved
+    assert saved['message_hub']['runtime_info']['lipschitz_layer_sizes'] == {name: (1, *SHAPES[name]) for name in ('conv1', 'conv2')}
     torch.manual_seed(99)
     runner(tmp_path / 'b', hook, resume=True).train()
     one, other = (read_checkpoint(str(tmp_path / name / 'epoch_5.pth')) for name in 'ab')
     assert all(torch.equal(value, other['state_dict'][key]) for key, value in one['state_dict'].items())
-    assert all(torch.equal(value, other['singular_vectors'][key]) for key, value in one['singular_vectors'].items())
+    assert json.loads((tmp_path / 'a' / 'lipschitz.json').read_text()) == json.loads((tmp_path / 'b' / 'lipschitz.json').read_text())
+
+
+def parametrised(make, layer):
+    layer.weight.data *= 10
+    return make(layer)
+
+
+@pytest.mark.parametrize('make', [
+    lambda: parametrised(nn.utils.parametrizations.weight_norm, nn.Conv2d(2, 4, 3, stride=2, padding=1)),
+    lambda: parametrised(nn.utils.spectral_norm, nn.Conv2d(2, 4, 3, stride=2, padding=1)),
+    lambda: build_conv_layer(dict(type='ConvWS'), 2, 4, 3, stride=2, padding=1)])
+def test_a_norm_that_does_not_follow_its_weight_is_named(make, tmp_path):
+    model = Model()
+    model.conv1 = make()
+    with pytest.raises(ValueError, match="max_norm is 0.2 and 'conv1' has norm .* it normalises or parametrises its weight"):
+        runner(tmp_path, dict(layers='conv1', max_norm=0.2), model=model).train()
+
+
+class Shared(BaseModel):
+    """Two layers with one weight, and two convolutions before one batch norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.b.weight = self.a.weight
+        self.conv1, self.conv2 = nn.Conv2d(2, 4, 1), nn.Conv2d(2, 4, 1)
+        self.bn = nn.BatchNorm2d(4)
+
+    def forward(self, inputs, labels, mode='tensor'):
+        x = self.b(input=self.a(inputs).relu())
+        logits = (self.bn(self.conv1(x)) + self.bn(self.conv2(x))).mean((2, 3))
+        return dict(loss=nn.functional.cross_entropy(logits, labels)) if mode == 'loss' else logits
+
+
+def test_a_shared_weight_is_scaled_once(tmp_path):
+    run = runner(tmp_path, dict(interval=1, layers=['a', 'b', 'conv'], fold_norms=True, max_norm=0.1), iters=4, model=Shared())
+    run.train()
+    layers, model = json.loads((tmp_path / 'lipschitz.json').read_text())[-1]['layers'], run.model
+    scale = model.bn.weight / (model.bn.running_var + model.bn.eps).sqrt()
+    truth = dict(a=model.a.weight, b=model.b.weight,
+                 **{name: getattr(model, name).weight.flatten(1) * scale[:, None] for name in ('conv1', 'conv2')})
+    assert layers == pytest.approx({name: torch.linalg.matrix_norm(matrix, 2).item() for name, matrix in truth.items()}, rel=1e-4)
+    for pair in (('a', 'b'), ('conv1', 'conv2')):
+        assert max(layers[name] for name in pair) == pytest.approx(0.1, rel=2e-3)  # no further than needed
+
+
+def test_a_frozen_layer_stays_as_it_is(tmp_path):
+    model = Model()
+    model.conv1.requires_grad_(False)
+    before = model.conv1.weight.clone()
+    runner(tmp_path, dict(interval=1, layers='conv', max_norm=0.01), iters=2, model=model).train()
+    assert torch.equal(model.conv1.weight, before) and exact(model, 'conv2') < 0.01 < exact(model, 'conv1')
+
+
+def test_before_a_frozen_batch_norm_the_layer_is_scaled(tmp_path):
+    model = Model()
+    model.bn.requires_grad_(False)
+    runner(tmp_path, dict(interval=1, layers='conv1', fold_norms=True, max_norm=0.1), iters=2, model=model).train()
+    assert torch.equal(model.bn.weight, torch.ones(4)) and exact(model, 'conv1', folded=['conv1']) <= 0.1
+
+
+@pytest.mark.parametrize('norm', [dict(affine=False), dict(track_running_stats=False)])
+def test_a_batch_norm_that_is_no_fixed_map_is_not_folded(norm, tmp_path):
+    model = Model()
+    model.bn = nn.BatchNorm2d(4, **norm)
+    runner(tmp_path, dict(interval=1, layers='conv1', fold_norms=True, max_norm=0.5), iters=2, model=model).train()
+    reading = json.loads((tmp_path / 'lipschitz.json').read_text())[-1]['layers']['conv1']
+    assert reading == pytest.approx(exact(model, 'conv1'), rel=1e-4) and reading <= 0.5
+
+
+def test_a_batch_norm_behind_an_activation_in_place_is_not_folded():
+    net = nn.Sequential(nn.Conv2d(2, 4, 1), nn.ReLU(inplace=True), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+    norms = LayerNorms(net, '', fold_norms=True)
+    with norms.watch():
+        net(torch.zeros(2, 2, 3, 3))
+    assert norms.folded == {'3': '4'}
+
+
+def test_layers_that_never_run_are_named(tmp_path, capfd):
+    model = Model()
+    model.spare = nn.Linear(3, 3)
+    runner(tmp_path, dict(layers='spare|fc'), iters=2, model=model).train()
+    assert "selects 'spare', not run in the first iteration" in ''.join(capfd.readouterr())
+    with pytest.raises(ValueError, match="selects 'spare', not run in the first iteration, so that max_norm cannot hold there"):
+        runner(tmp_path, dict(layers='spare|fc', max_norm=1.), iters=2, model=model).train()
+
+
+def test_readings_are_of_the_samples_that_the_loss_keeps():
+    loss = LipschitzKDLoss()
+    feats = [torch.randn(3, 4, 5, 5) for _ in range(3)]
+    student = [feat.clone() for feat in feats]
+    student[1][0] = 0  # the first sample has norm 0 in both pairs
+    student[0] *= 2  # and the others twice the teacher's in the first
+    loss(student, feats)
+    model = SimpleNamespace(entries=[SimpleNamespace(loss=loss, student_taps=[Tap(name) for name in 'abc'])])
+    reading = read_norms(model)
+    assert reading['log_ratio'] == pytest.approx([math.log(2), 0], abs=1e-5)
+    assert reading['student'] == pytest.approx([2 * reading['teacher'][0], reading['teacher'][1]], rel=1e-5)
+    student[1].zero_()
+    loss(student, feats)
+    assert read_norms(model) == dict(student=[0, 0], teacher=[0, 0], log_ratio=[0, 0])  # none is left
 
 
 @pytest.mark.parametrize('options, message', [
-    (dict(interval=0), 'interval is 0'), (dict(num_iters=0), 'num_iters is 0'), (dict(max_norm=1.), 'max_norm is 1.0 and layers None'),
+    (dict(interval=0), 'interval is 0'), (dict(num_iters=1), 'num_iters is 1: at least 2'), (dict(max_norm=1.), 'max_norm is 1.0 and layers None'),
     (dict(layers='conv', max_norm=-1.), 'max_norm is -1.0')])
 def test_wrong_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):

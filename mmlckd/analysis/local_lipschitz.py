@@ -6,11 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.func import jvp, vjp
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mmlckd.functional.krylov import leading_eigenvector, probe
 
 
 @torch.no_grad()
+@sdpa_kernel(SDPBackend.MATH)  # the fused attentions have no forward-mode derivative
 def local_lipschitz(function: Callable[[Tensor], Tensor], inputs: Tensor, num_iters: int = 20) -> Tensor:
     """sigma_max of the Jacobian at each input: a lower bound of the function's global Lipschitz constant, of any architecture.
 
@@ -23,6 +25,9 @@ def local_lipschitz(function: Callable[[Tensor], Tensor], inputs: Tensor, num_it
 
     Returns:
         (B,), in output units per input unit. Not differentiable.
+
+    Raises:
+        RuntimeError: torch's, where an operation in the function has no forward-mode derivative.
 
     Source: this project; the Lipschitz constant as the supremum of the gradient norm is LONDON's section 3 (ICCV 2021).
     """

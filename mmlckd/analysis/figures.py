@@ -101,10 +101,12 @@ def _draw_pairs(figure: Figure, networks: Dict, record: Dict) -> None:
                              medianprops=dict(color='black'), label=name)
         for box in boxes['boxes']:
             box.set(facecolor=COLOURS[name], alpha=0.7)
-    count = len(network['pairs'])
-    axes.set_xticks(range(count), [f'pair {k}' for k in range(count)])
+    taps = [tap.removeprefix('backbone.') for tap in next(iter(networks.values()))['taps']]
+    pairs = list(enumerate(zip(taps, taps[1:])))
+    axes.set_xticks(range(len(pairs)), [f'pair {k}' for k, _ in pairs])
+    axes.set_xlabel('\n'.join(f'pair {k}: {before} to {after}' for k, (before, after) in pairs), fontsize=8, loc='left')
     axes.set_yscale('log')
-    axes.set_ylabel('transmitting norm (squared feature units)')
+    axes.set_ylabel(f'transmitting norm of {"centred" if record["center"] else "raw"} maps,\nbefore connectors (squared feature units)')
     axes.legend(frameon=False)
 
 
@@ -124,13 +126,15 @@ def _draw_local(figure: Figure, networks: Dict, record: Dict) -> None:
     """Histogram of the local constants, with their means."""
     axes = figure.subplots()
     values = [network['local'] for network in networks.values()]
-    bins = np.geomspace(min(map(min, values)) * 0.95, max(map(max, values)) * 1.05, 30)
+    low, high = min(map(min, values)), max(map(max, values))
+    bins = np.geomspace(low * 0.95, high * 1.05, 30) if low > 0 else np.linspace(0, high or 1, 30)  # a constant network has zeros
     for name, network in networks.items():
         axes.hist(network['local'], bins=bins, color=COLOURS[name], alpha=0.2)
         axes.hist(network['local'], bins=bins, color=COLOURS[name], histtype='step', linewidth=1.8, label=name)
         axes.axvline(np.mean(network['local']), color=COLOURS[name], linestyle='--', linewidth=1.5)
-    axes.set_xscale('log')
-    axes.set_xlabel('local Lipschitz constant (output per unit of normalised input); dashed: mean')
+    if low > 0:
+        axes.set_xscale('log')
+    axes.set_xlabel('local Lipschitz constant (output per pixel value, 0 to 255); dashed: mean')
     axes.set_ylabel('images')
     axes.legend(frameon=False)
 

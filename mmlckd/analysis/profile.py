@@ -9,6 +9,8 @@ from mmlckd.distillers.dry_run import dry_run
 from mmlckd.distillers.feature_tap import FeatureTap, parse_taps
 from mmlckd.functional import transmitting_norm
 
+from .evaluating import evaluating
+
 
 @torch.no_grad()
 def transmitting_profile(model: nn.Module,
@@ -28,16 +30,16 @@ def transmitting_profile(model: nn.Module,
     Returns:
         (pairs, images), on the CPU, in squared feature units.
     """
-    model.eval()
     taps = parse_taps(taps, model, 'model')
     overwritten = dry_run(model, taps, input_shape, 'model').overwritten
     columns = []
-    for batch in batches:
-        data = model.data_preprocessor(batch, False)
-        with FeatureTap(model, taps, copy=overwritten) as feats:
-            model(**data, mode='tensor')
-        maps = [feats[tap] for tap in taps]
-        columns.append(torch.stack([transmitting_norm(before, after, center=center) for before, after in zip(maps, maps[1:])]).cpu())
+    with evaluating(model):
+        for batch in batches:
+            data = model.data_preprocessor(batch, False)
+            with FeatureTap(model, taps, copy=overwritten) as feats:
+                model(**data, mode='tensor')
+            maps = [feats[tap] for tap in taps]
+            columns.append(torch.stack([transmitting_norm(before, after, center=center) for before, after in zip(maps, maps[1:])]).cpu())
     return torch.cat(columns, dim=1)
 
 

@@ -160,21 +160,21 @@ def _bare(model: nn.Module) -> nn.Module:
 
 
 def pairs_of(model: nn.Module) -> List[tuple]:
-    """Name, loss, student norms and teacher norms of every pair in a distiller's Lipschitz losses; norms of its last batch."""
+    """Name, loss and norms in the last batch of every pair in a distiller's Lipschitz losses."""
     found = []
     for entry in getattr(model, 'entries', ()):
         if isinstance(entry.loss, LipschitzKDLoss):
             paths = [tap.module.removeprefix('backbone.') for tap in entry.student_taps]
-            found += [(f'{before} to {after}', entry.loss, *norms) for before, after, norms in zip(paths, paths[1:], entry.loss.last_norms)]
+            found += [(f'{before} to {after}', entry.loss, norms) for before, after, norms in zip(paths, paths[1:], entry.loss.last_norms)]
     return found
 
 
 def read_norms(model: nn.Module) -> Dict[str, List[float]]:
     """Batch means of those norms and of their log-ratio, by pair, over the samples that the loss keeps (0 where it keeps none)."""
     rows = []
-    for _, loss, student, teacher in pairs_of(model):
-        kept = (torch.minimum(student, teacher) >= loss.eps) & (student + teacher).isfinite()
-        student, teacher = student.where(kept, 1.), teacher.where(kept, 1.)
+    for _, loss, norms in pairs_of(model):
+        kept = loss.kept(norms)
+        student, teacher = (side.where(kept, 1.) for side in norms)
         values = torch.stack([student, teacher, (student / teacher).log()])
         rows.append((values * kept).sum(1) / kept.sum().clamp_min(1))
     if not rows:

@@ -117,8 +117,12 @@ class LipschitzKDLoss(nn.Module):
     def _norm(self, feat_in: Tensor, feat_out: Tensor) -> Tensor:
         return transmitting_norm(feat_in, feat_out, num_iters=self.num_iters, center=self.center)
 
+    def kept(self, norms: PairNorms) -> Tensor:
+        """(B,): which samples count in the mean over the batch."""
+        return (torch.minimum(*norms) >= self.eps) & torch.add(*norms).isfinite()
+
     def _masked_mean(self, student: Tensor, teacher: Tensor) -> Tensor:
-        valid = (student.detach() >= self.eps) & (teacher >= self.eps) & student.detach().isfinite() & teacher.isfinite()
+        valid = self.kept(self.last_norms[-1])
         # Both sides are replaced before the distance is taken: a masked NaN would come back through its derivative.
         self.left_out = self.left_out + (~valid).sum()
         distance = self.DISTANCES[self.distance](student.where(valid, 1.), teacher.where(valid, 1.))

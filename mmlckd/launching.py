@@ -1,6 +1,7 @@
 """What the command-line tools share: configs from arguments, processes, and errors in one sentence."""
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -16,6 +17,8 @@ from mmlckd.config import read_config
 
 _PACKAGE = Path(__file__).resolve().parent
 _TOOLS = _PACKAGE.parent / 'tools'
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 # What each launcher calls rank, world size and local rank.
 _RANK_VARIABLES = dict(
@@ -36,9 +39,10 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_tool(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
-    """Parse arguments and run; a wrong input ends in one sentence and exit code 1, an interruption in 130."""
+    """Parse arguments and run; a wrong input ends in one sentence and exit code 1, an interruption in 130, SIGTERM in 143."""
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
+    logging.raiseExceptions = args.debug  # a log line that finds the disk full is no reason for a traceback
     try:
         main(args)
     except (ValueError, FileNotFoundError, NotADirectoryError, PermissionError, ImportError) as error:
@@ -48,6 +52,13 @@ def run_tool(main: Callable[[argparse.Namespace], None], parser: argparse.Argume
         if own is None and not isinstance(error, (FileNotFoundError, PermissionError)):
             raise  # a bug, here or below: its traceback is the useful part
         print(f'error: {" ".join(str(own or error).split())}', file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if args.debug or error.errno not in _DISK_ERRORS:
+            raise
+        where = f' {error.filename!r}' if error.filename else ''
+        print(f'error: cannot write{where}: {error.strerror.lower()}; what was written before is intact: make room, or name another '
+              '--work-dir, and go on with --resume', file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print('interrupted; go on with --resume', file=sys.stderr)
@@ -96,9 +107,21 @@ def init_processes(config: Config) -> None:
     if config.get('model_wrapper_cfg') is None:
         config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
                                         find_unused_parameters=config.get('find_unused_parameters', False))
-    if _replace_sync_bn(config.model):
+    if _replace_sync_bn(config.model) or config.pop('sync_bn', None):
         print_log('SyncBN needs a GPU: BN takes its place, each process normalising by its own share of the batch',
                   'current', logging.WARNING)
+
+
+def make_resumable(config: Config) -> None:
+    """Give a run the hooks and the loop that lose nothing to a kill, in the place of MMEngine's; hooks of other types stay."""
+    hooks = config.setdefault('default_hooks', {})
+    hooks.setdefault('random_state', dict(type='mmlckd.RandomStateHook'))
+    checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
+    if checkpoint is not None and checkpoint.get('type') == 'CheckpointHook':
+        checkpoint.type = 'mmlckd.SafeCheckpointHook'
+        hooks.setdefault('preemption', dict(type='mmlckd.PreemptionHook'))
+    if config.train_cfg.pop('by_epoch', False) or config.train_cfg.get('type') == 'EpochBasedTrainLoop':
+        config.train_cfg.type = 'mmlckd.ResumableEpochLoop'
 
 
 def _replace_sync_bn(node) -> bool:

@@ -18,10 +18,12 @@ def check_prerequisites(config: Config, loaders: Sequence[str] = ('train_dataloa
     A config may say how a missing path is made, in ``prerequisites = {path: command}``.
 
     Raises:
+        PermissionError: The work folder cannot be written.
         ImportError: A detector is asked for and mmcv has no compiled operators.
         FileNotFoundError: A data folder, a file of a VOC devkit, or the teacher's checkpoint is not there.
         ValueError: An annotation of a VOC devkit is broken, or names an unknown class.
     """
+    _check_work_dir(config.get('work_dir'))
     if config.get('default_scope') == 'mmdet':
         _check_operators()
     datasets = [item for name in loaders for item in leaf_datasets((config.get(name) or {}).get('dataset'), f'{name}.dataset')]
@@ -40,6 +42,15 @@ def check_prerequisites(config: Config, loaders: Sequence[str] = ('train_dataloa
     if check and os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':  # one process reads for all
         for dataset in {str(dataset): dataset for _, dataset in datasets}.values():
             check(dataset)
+
+
+def _check_work_dir(work_dir: Optional[str]) -> None:
+    if work_dir is None:
+        return
+    path = Path(work_dir).expanduser().absolute()
+    folder = next(place for place in (path, *path.parents) if place.exists())
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f'work_dir is {work_dir!r}, and {folder} is not to be written: name another with --work-dir')
 
 
 def _check_operators() -> None:

@@ -4,6 +4,9 @@
     python tools/train.py CONFIG --resume                     # go on from the work folder's last checkpoint
     python tools/train.py CONFIG --cfg-options train_cfg.max_epochs=1 randomness.seed=3
     bash tools/dist_train.sh CONFIG 8                         # eight processes on this machine
+
+SIGTERM, a cluster's notice, ends it with a checkpoint after the running iteration and with exit code 143; 130 is an interruption by
+hand, 1 an error.
 """
 
 import argparse
@@ -12,8 +15,9 @@ import torch
 from mmengine.runner import Runner
 
 from mmlckd.config import bare_model
-from mmlckd.launching import add_run_arguments, init_processes, load_run_config, run_tool
+from mmlckd.launching import add_run_arguments, init_processes, load_run_config, make_resumable, run_tool
 from mmlckd.prerequisites import check_prerequisites
+from mmlckd.storage import newest_checkpoint
 
 
 def make_parser():
@@ -23,7 +27,7 @@ def make_parser():
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision: float16 on GPUs, bfloat16 on the CPU')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the actual total batch size')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-                        help='go on from this checkpoint, or from the last one in the work folder')
+                        help='go on from this checkpoint, or from the last sound one in the work folder')
     return parser
 
 
@@ -44,8 +48,8 @@ def main(args):
         config.auto_scale_lr.enable = True
     if args.resume:
         config.resume = True
-        config.load_from = None if args.resume == 'auto' else args.resume
-    config.setdefault('default_hooks', {}).setdefault('random_state', dict(type='mmlckd.RandomStateHook'))
+        config.load_from = newest_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
+    make_resumable(config)
     check_prerequisites(config)
     init_processes(config)
     Runner.from_cfg(config).train()

@@ -1,8 +1,9 @@
 """Kill a training at random moments, resume it, and compare it with one that was never interrupted, bit by bit.
 
-The training is the demo's guided student with dropout, an average of its weights, and no more than one checkpoint kept. It is killed by
-SIGKILL within iterations, while a checkpoint is written, and within evaluations; and, beside these, ended by SIGTERM. A moment is drawn as a
-phase of the run and a part of the time that such a phase took in the uninterrupted run; where it truly fell is what the table says.
+The training is the demo's guided student with dropout, an average of its weights, and no more than one checkpoint kept. It is killed
+by SIGKILL within iterations, while a checkpoint is written, and within evaluations; and, beside these, ended by SIGTERM. A moment is
+drawn as a phase of the run and a part of the time that such a phase took in the uninterrupted run; where it truly fell is what the
+table says.
 
     python tools/benchmarks/crash_resume.py
     python tools/benchmarks/crash_resume.py --kills 6 --ranks 2      # two processes, killed together
@@ -47,7 +48,7 @@ def make_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--kills', type=int, default=20, help='moments of SIGKILL (default: 20)')
     parser.add_argument('--terminations', type=int, default=4, help='moments of SIGTERM, beside those (default: 4)')
-    parser.add_argument('--epochs', type=int, default=5, help='epochs of four iterations, with a checkpoint and an evaluation each (default: 5)')
+    parser.add_argument('--epochs', type=int, default=5, help='epochs, each of them with a checkpoint and an evaluation (default: 5)')
     parser.add_argument('--ranks', type=int, default=1, help='processes of the training (default: 1)')
     parser.add_argument('--workers', type=int, default=0, help='workers of its data loader (default: 0)')
     parser.add_argument('--seed', type=int, default=0, help='of the moments (default: 0)')

@@ -80,12 +80,24 @@ def load_run_config(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: There is no such config.
+        ValueError: The config asks for FSDP or DeepSpeed.
     """
     config = read_config(args.config)
     config.merge_from_dict(args.cfg_options)
+    _refuse_sharding(config)
     config.launcher = args.launcher
     config.work_dir = args.work_dir or config.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     return config
+
+
+def _refuse_sharding(config: Config) -> None:
+    wrapper = str((config.get('model_wrapper_cfg') or {}).get('type', ''))
+    asked = {'strategy': config.get('strategy'), 'runner_type': config.get('runner_type'),
+             'model_wrapper_cfg.type': wrapper if 'FullySharded' in wrapper else None}
+    for field, value in asked.items():
+        if value not in (None, 'Runner'):
+            raise ValueError(f'{field} is {value!r}, and FSDP and DeepSpeed are not supported: they shard what is trained, here the small '
+                             'student, and not the frozen teacher; take it out and train by DDP, tools/dist_train.sh')
 
 
 def init_processes(config: Config) -> None:
@@ -107,7 +119,7 @@ def init_processes(config: Config) -> None:
     if config.get('model_wrapper_cfg') is None:
         config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
                                         find_unused_parameters=config.get('find_unused_parameters', False))
-    if _replace_sync_bn(config.model) or config.pop('sync_bn', None):
+    if any([_replace_sync_bn(config.model), config.pop('sync_bn', None)]):
         print_log('SyncBN needs a GPU: BN takes its place, each process normalising by its own share of the batch',
                   'current', logging.WARNING)
 

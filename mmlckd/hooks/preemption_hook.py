@@ -8,7 +8,6 @@ from typing import Callable, Optional
 import torch
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from torch import distributed
 
@@ -64,7 +63,7 @@ class PreemptionHook(Hook):
 
     def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if self.noticed and self._checkpoints.saved_iter == runner.iter:
-            _exit(self._checkpoints.last_ckpt)
+            _exit(runner, self._checkpoints.last_ckpt)
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         if self._agreed():
@@ -87,11 +86,12 @@ class PreemptionHook(Hook):
     def _leave(self, runner, meta: dict) -> None:
         if self._random_states is not None:
             self._random_states.pause()
-        _exit(self._checkpoints.save_preempted(runner, meta))
+        _exit(runner, self._checkpoints.save_preempted(runner, meta))
 
 
-def _exit(checkpoint: str) -> None:
-    print_log(f'ended by SIGTERM; {checkpoint} is what --resume goes on from', 'current')
+def _exit(runner, checkpoint: str) -> None:
+    runner.logger.warning(f'ended by SIGTERM; {checkpoint} is what --resume goes on from')
+    runner.visualizer.close()
     sys.exit(EXIT_CODE)
 
 

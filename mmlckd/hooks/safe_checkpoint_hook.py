@@ -56,6 +56,9 @@ class SafeCheckpointHook(CheckpointHook):
         with self._removing_last():
             super()._save_checkpoint_with_step(runner, step, meta)
         self.saved_iter = meta['iter']
+        preempted = self.file_backend.join_path(self.out_dir, self.PREEMPTED)
+        if is_main_process() and self.file_backend.isfile(preempted):
+            self.file_backend.remove(preempted)
 
     def _save_best_checkpoint(self, runner, metrics: Dict[str, float]) -> None:
         with self._removing_last():

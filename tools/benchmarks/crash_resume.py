@@ -178,13 +178,12 @@ def strike(args, folder: Path, moment: dict, seconds: Dict[str, float]) -> dict:
     begun = max(event.iter + (event.phase == 'iteration') for event in killed.events)
     return dict(moment, fell_in=at.phase, fell_at=at.iter, milliseconds=1000 * (struck - at.time), exit_code=code, half_written=parts,
                 last_checkpoint=written, resumed_from=start, repeated=begun - start,
-                differs=['the resumed run failed'] if failed else differences(args.work_dir / 'uninterrupted', folder, args.epochs))
+                differs=['the resumed run failed'] if failed else differences(args.work_dir / 'uninterrupted', folder))
 
 
-def differences(one: Path, other: Path, epochs: int) -> List[str]:
+def differences(one: Path, other: Path) -> List[str]:
     """What two finished trainings differ in: their last checkpoints, and which epoch was the best."""
-    found = [f'{name} in only one' for name in {path.name for path in one.glob('*.pth')} ^ {path.name for path in other.glob('*.pth')}
-             if name != 'preempted.pth']
+    found = [f'{name} in only one' for name in {path.name for path in one.glob('*.pth')} ^ {path.name for path in other.glob('*.pth')}]
     if found:
         return found
     for path in one.glob('*.pth'):

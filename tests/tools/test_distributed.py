@@ -48,8 +48,8 @@ def deterministic(task, folder, teacher, indices, **optimizer):
         dataset = dataset.datasets[1]
         dataset.data_root = f'{folder}/VOC2012'
     dataset.indices = indices
-    config.train_dataloader.update(batch_size=2, dataset=dataset)
-    config.train_dataloader.sampler.shuffle = False
+    loader = config.train_dataloader
+    loader.dataset, loader.batch_size, loader.sampler.shuffle = dataset, 2, False
     config.train_cfg.max_epochs = 1
     config.optim_wrapper.update(optimizer)
     config.update(val_cfg=None, val_dataloader=None, val_evaluator=None, test_cfg=None, test_dataloader=None, test_evaluator=None)

@@ -117,9 +117,9 @@ class Training:
                 return
 
     def end(self, number: Optional[int] = None) -> int:
-        """Exit code of the first process, after a signal to all if one is given."""
+        """Exit code of the first process, after a signal to all of them and their workers if one is given."""
         for process in self.processes if number else ():
-            os.kill(process.pid, number)
+            os.killpg(process.pid, number)
         self.until()
         for process in self.processes:
             process.join()
@@ -127,6 +127,7 @@ class Training:
 
 
 def _train(args, folder: Path, rank: int, reading: int, writing: int, resume: bool) -> None:
+    os.setsid()  # the signals to come are for this process and its workers
     os.close(reading)
     log = os.open(folder.with_suffix('.log'), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1), os.dup2(log, 2)

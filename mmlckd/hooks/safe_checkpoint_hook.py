@@ -1,5 +1,6 @@
 """Checkpoints of which a kill, a full disk or a power cut loses none."""
 
+from bisect import bisect
 from contextlib import contextmanager
 from typing import Dict, Iterator, Optional
 
@@ -87,5 +88,5 @@ def _evaluation_is_due(runner) -> bool:
     loop, time = runner.train_loop, _time(runner)
     if runner.val_loop is None or time < loop.val_begin:
         return False
-    end = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
-    return time % loop.val_interval == 0 or time == end
+    interval = loop.dynamic_intervals[bisect(loop.dynamic_milestones, time + 1) - 1]
+    return time % interval == 0 or time == (loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters)

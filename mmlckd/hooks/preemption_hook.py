@@ -1,5 +1,6 @@
 """A cluster's SIGTERM: a checkpoint, and an exit code that says so."""
 
+import os
 import signal
 import sys
 from functools import partial
@@ -93,6 +94,14 @@ def _exit(runner, checkpoint: str) -> None:
     runner.logger.warning(f'ended by SIGTERM; {checkpoint} is what --resume goes on from')
     runner.visualizer.close()
     sys.exit(EXIT_CODE)
+
+
+def _restore_sigterm() -> None:
+    if getattr(signal.getsignal(signal.SIGTERM), '__func__', None) is PreemptionHook._notice:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+os.register_at_fork(after_in_child=_restore_sigterm)  # a metric's pool ends its processes by SIGTERM, and waits for them
 
 
 def _ignore_sigterm(worker_init_fn: Optional[Callable[[int], None]], worker_id: int) -> None:

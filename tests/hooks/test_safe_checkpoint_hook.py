@@ -1,8 +1,10 @@
 """Checkpoints under failing writes and SIGTERM, on a model of three layers; tools/benchmarks/crash_resume.py kills the real one."""
 
 import errno
+import multiprocessing
 import os
 import signal
+import time
 
 import pytest
 import torch
@@ -71,6 +73,21 @@ def test_sigterm_is_answered_after_a_whole_step(accumulate, written_at, tmp_path
     assert newest_checkpoint(tmp_path) == str(tmp_path / 'preempted.pth')
     content = read_checkpoint(str(tmp_path / 'preempted.pth'))
     assert content['meta']['iter'] == written_at and len(content['random_states']) == 1
+
+
+class Forking(PreemptionHook):
+    """A process is begun and ended while training, as the pools of some metrics are."""
+
+    def after_train_iter(self, *args, **kwargs):
+        worker = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))
+        worker.start()
+        worker.terminate()
+        worker.join(timeout=20)
+        assert worker.exitcode == -signal.SIGTERM
+
+
+def test_processes_forked_while_training_end_by_sigterm(tmp_path):
+    runner(tmp_path, [Forking()], SAFE, by_epoch=False, max_iters=1).train()
 
 
 def test_a_run_that_ends_gives_sigterm_back(tmp_path):

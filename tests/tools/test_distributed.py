@@ -1,5 +1,6 @@
 """Jobs of several processes: what they learn, and how they end."""
 
+import json
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, run, save_untrained
+from mmengine.runner import Runner
 
 from mmlckd.checkpoint import read_checkpoint
 from mmlckd.config import read_config
@@ -32,55 +34,60 @@ def teacher(tmp_path_factory):
     return make
 
 
-def deterministic(task, folder, teacher, indices, **optimizer):
+def deterministic(task, folder, teacher, indices):
     """The guided demo without anything random, over those images of its training set in that order, two a batch, for one epoch."""
     config = read_config(GUIDED[task])
     config.model.teacher.checkpoint = teacher(config)
     config.param_scheduler = []
-    dataset = config.train_dataloader.dataset
-    if task == 'classification':
-        dataset.data_root, dataset.pipeline = str(folder), [step for step in dataset.pipeline if step['type'] != 'RandomCrop']
-    elif task == 'detection':
-        dataset.data_root = f'{folder}/'
+    config.train_cfg.max_epochs = config.train_cfg.val_interval = 1
+    root = str(folder) if task == 'classification' else f'{folder}/' if task == 'detection' else f'{folder}/VOC2012'
+    config.val_dataloader.dataset.data_root = root
+    loader = config.train_dataloader
+    dataset = loader.dataset.datasets[1] if task == 'segmentation' else loader.dataset
+    dataset.data_root, dataset.indices = root, indices
+    dataset.pipeline = [step for step in dataset.pipeline if step['type'] != 'RandomCrop']
+    loader.dataset, loader.batch_size, loader.sampler.shuffle = dataset, 2, False
+    if task == 'detection':
         for stage in ('rpn', 'rcnn'):
             config.model.student.train_cfg[stage].sampler.num = 100_000  # more than there are boxes: all are taken, none is drawn
-    else:
-        dataset = dataset.datasets[1]
-        dataset.data_root = f'{folder}/VOC2012'
-    dataset.indices = indices
-    loader = config.train_dataloader
-    loader.dataset, loader.batch_size, loader.sampler.shuffle = dataset, 2, False
-    config.train_cfg.max_epochs = 1
-    config.optim_wrapper.update(optimizer)
-    config.update(val_cfg=None, val_dataloader=None, val_evaluator=None, test_cfg=None, test_dataloader=None, test_evaluator=None)
     return config
 
 
 @pytest.mark.parametrize('task, nodes', [('classification', 2), ('detection', 1), ('segmentation', 1)])
 def test_two_processes_learn_what_one_learns_from_the_averaged_gradients(task, nodes, mnist, devkit, teacher, tmp_path, monkeypatch):
-    """Batch norms and loss averages are each process's own, so the one process takes the two half-batches in turn and averages their gradients."""
+    """To the bit: DDP's sum halved is the sum of the losses' halves' gradients, for a half is exact in binary.
+
+    Batch norms and loss averages are each process's own, so the one process takes the two half-batches in turn and accumulates.
+    """
     folder = mnist if task == 'classification' else devkit
     images = [i % 8 for i in range(4 * ITERATIONS)]
-    # DefaultSampler deals images out in turn: of 0, 1, 2, 3 the first process has 0 and 2, the second 1 and 3
+    # DefaultSampler deals images out in turn: of 0, 1, 2, 3 the first process has 0 and 2, the second 1 and 3.
     halves = [image for i in range(0, len(images), 4) for image in (images[i], images[i + 2], images[i + 1], images[i + 3])]
     deterministic(task, folder, teacher, images).dump(tmp_path / 'two.py')
-    deterministic(task, folder, teacher, halves, accumulative_counts=2).dump(tmp_path / 'one.py')
     monkeypatch.setenv('PORT', str(29585 + 2 * len(task)))
-    launch = ['bash', 'tools/dist_train.sh', str(tmp_path / 'two.py'), str(2 // nodes), '--work-dir', str(tmp_path / 'two')]
+    launch = ['bash', 'tools/dist_train.sh', tmp_path / 'two.py', 2 // nodes, '--work-dir', tmp_path / 'two']
     jobs = [start(launch, NNODES=str(nodes), NODE_RANK=str(node)) for node in range(nodes)]
-    one = run('tools/train.py', tmp_path / 'one.py', '--work-dir', tmp_path / 'one')
-    assert one.returncode == 0, one.stderr[-3000:]
+    deterministic(task, folder, teacher, halves).dump(tmp_path / 'one.py')  # a dump sorts the losses, and their sum rounds by their order
+    one = read_config(tmp_path / 'one.py')
+    one.update(work_dir=str(tmp_path / 'one'), val_cfg=None, val_dataloader=None, val_evaluator=None)
+    one.optim_wrapper.accumulative_counts = 2
+    runner = Runner.from_cfg(one)
+    runner.train()
     for job in jobs:
         output, _ = job.communicate(timeout=300)
         assert job.returncode == 0, output[-3000:]
-    assert not read_config(str(tmp_path / 'two.py')).get('find_unused_parameters', False)
-    two, one = (read_checkpoint(str(tmp_path / name / 'epoch_1.pth')) for name in ('two', 'one'))
-    assert (two['meta']['iter'], one['meta']['iter']) == (ITERATIONS, 2 * ITERATIONS)
-    assert len(two['random_states']) == 2 and any(key.startswith('distiller.connectors') for key in two['state_dict'])
-    assert all(state['momentum_buffer' if 'momentum_buffer' in state else 'exp_avg'].any() for state in one['optimizer']['state'].values())
-    for key, value in one['state_dict'].items():
-        if not key.endswith(('running_mean', 'running_var', 'num_batches_tracked')):  # of half the batches each, or of all
-            print(task, key, float((two['state_dict'][key] - value).abs().max()), float(value.abs().max()))
+
+    two = read_checkpoint(str(tmp_path / 'two' / 'epoch_1.pth'))
+    assert (two['meta']['iter'], runner.iter) == (ITERATIONS, 2 * ITERATIONS) and len(two['random_states']) == 2
+    assert set(two['state_dict']) == set(runner.model.state_dict())
+    assert any('connectors' in name for name, _ in runner.model.named_parameters())
+    for name, value in runner.model.named_parameters():
+        assert torch.equal(two['state_dict'][name], value), name
+    for one_state, two_state in zip(runner.optim_wrapper.optimizer.state.values(), two['optimizer']['state'].values()):
+        assert all(torch.equal(value, two_state[key]) for key, value in one_state.items())
+        assert one_state['exp_avg' if task == 'detection' else 'momentum_buffer'].any()  # there were gradients
+    lines = [json.loads(line) for file in (tmp_path / 'two').glob('*/vis_data/scalars.json') for line in file.read_text().splitlines()]
+    assert any(key.endswith(('top1', 'mAP', 'mIoU')) for key in lines[-1])
 
 
 def start(command, **environment):

@@ -96,12 +96,17 @@ def _exit(runner, checkpoint: str) -> None:
     sys.exit(EXIT_CODE)
 
 
-def _restore_sigterm() -> None:
+def _around_fork(then: int, child: bool = False) -> None:
+    """Give processes that are forked while training, such as a metric's pool, SIGTERM's default back, by which they are ended."""
     if getattr(signal.getsignal(signal.SIGTERM), '__func__', None) is PreemptionHook._notice:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if child:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(then, {signal.SIGTERM})  # held back in between: none is lost
 
 
-os.register_at_fork(after_in_child=_restore_sigterm)  # a metric's pool ends its processes by SIGTERM, and waits for them
+os.register_at_fork(
+    before=partial(_around_fork, signal.SIG_BLOCK), after_in_parent=partial(_around_fork, signal.SIG_UNBLOCK),
+    after_in_child=partial(_around_fork, signal.SIG_UNBLOCK, child=True))
 
 
 def _ignore_sigterm(worker_init_fn: Optional[Callable[[int], None]], worker_id: int) -> None:

@@ -1,8 +1,8 @@
 """Checkpoints of which a kill, a full disk or a power cut loses none."""
 
 from bisect import bisect
-from contextlib import contextmanager
-from typing import Dict, Iterator, Optional
+from functools import partial
+from typing import Dict, Optional
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
@@ -27,7 +27,9 @@ class SafeCheckpointHook(CheckpointHook):
     Source: this project.
     """
 
-    EVALUATED = 'evaluated'  # epoch (iteration) of the last evaluation, kept in the message hub and so in checkpoints
+    # Kept in the message hub, and so in checkpoints:
+    EVALUATED = 'evaluated'  # the epoch (iteration) of the last evaluation
+    OUTDATED = 'outdated'  # files that the checkpoint takes the place of, removed after it is written, or when it is resumed from
     PREEMPTED = 'preempted.pth'
 
     def __init__(self, **kwargs):
@@ -38,6 +40,8 @@ class SafeCheckpointHook(CheckpointHook):
         if self.backend_args is None and self.file_client_args is None and '://' not in str(self.out_dir):
             self.backend_args = dict(backend='mmlckd.atomic')
         super().before_train(runner)
+        self._remove, self.file_backend.remove = self.file_backend.remove, partial(self._put_off, runner)
+        self._remove_outdated(runner)
         if runner.iter > 0 and _evaluation_is_due(runner) and runner.message_hub.runtime_info.get(self.EVALUATED) != _time(runner):
             runner.val_loop.run()
 
@@ -54,29 +58,23 @@ class SafeCheckpointHook(CheckpointHook):
         return path
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
-        with self._removing_last():
-            super()._save_checkpoint_with_step(runner, step, meta)
-        self.saved_iter = meta['iter']
         preempted = self.file_backend.join_path(self.out_dir, self.PREEMPTED)
         if is_main_process() and self.file_backend.isfile(preempted):
-            self.file_backend.remove(preempted)
+            self._put_off(runner, preempted)
+        super()._save_checkpoint_with_step(runner, step, meta)
+        self.saved_iter = meta['iter']
+        self._remove_outdated(runner)
 
-    def _save_best_checkpoint(self, runner, metrics: Dict[str, float]) -> None:
-        with self._removing_last():
-            super()._save_best_checkpoint(runner, metrics)
+    def _put_off(self, runner, path: str) -> None:
+        runner.message_hub.update_info(self.OUTDATED, [*runner.message_hub.runtime_info.get(self.OUTDATED, ()), path])
 
-    @contextmanager
-    def _removing_last(self) -> Iterator[None]:
-        """Put off what is removed within until it has ended well."""
-        remove, outdated = self.file_backend.remove, []
-        self.file_backend.remove = outdated.append
-        try:
-            yield
-        finally:
-            self.file_backend.remove = remove
-        best = getattr(self, 'best_ckpt_path_dict', {}).values()
-        for path in set(outdated) - {self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best}:
-            remove(path)
+    def _remove_outdated(self, runner) -> None:
+        info = runner.message_hub.runtime_info
+        kept = {info.get('last_ckpt'), *(path for key, path in info.items() if key.startswith('best_ckpt'))}
+        for path in info.get(self.OUTDATED, ()) if is_main_process() else ():
+            if path not in kept and self.file_backend.isfile(path):
+                self._remove(path)
+        runner.message_hub.update_info(self.OUTDATED, [])
 
 
 def _time(runner) -> int:

@@ -13,18 +13,18 @@ from test_spectral_norm_hook import Model
 from torch.utils.data import DataLoader
 
 from mmlckd.checkpoint import read_checkpoint
-from mmlckd.hooks import PreemptionHook, RandomStateHook
+from mmlckd.hooks import PreemptionHook, RandomStateHook, SafeCheckpointHook
 from mmlckd.storage import newest_checkpoint
 
 SAFE = dict(type='mmlckd.SafeCheckpointHook')
 
 
-def runner(folder, hooks, checkpoint, accumulate=1, **loop):
+def runner(folder, hooks, checkpoint, accumulate=1, resume=False, **loop):
     """Runner of four iterations an epoch."""
     data = DataLoader([dict(inputs=torch.randn(2, 8, 6), labels=torch.tensor(i % 3)) for i in range(8)], batch_size=2)
     return Runner(Model(), str(folder), data, train_cfg=loop, optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1), accumulative_counts=accumulate),
                   default_hooks=dict(logger=None, checkpoint=dict(dict(by_epoch=loop['by_epoch'], interval=1), **checkpoint)), custom_hooks=hooks,
-                  default_scope='mmengine', experiment_name=folder.name)
+                  default_scope='mmengine', experiment_name=f'{folder.name}_{resume}', resume=resume)
 
 
 def names(folder):
@@ -50,6 +50,21 @@ def test_the_only_checkpoint_outlives_a_write_that_fails(tmp_path, monkeypatch):
 def test_outdated_checkpoints_are_removed(tmp_path):
     runner(tmp_path, [], dict(SAFE, max_keep_ckpts=1), by_epoch=True, max_epochs=3).train()
     assert names(tmp_path) == ['epoch_3.pth'] and newest_checkpoint(tmp_path) == str(tmp_path / 'epoch_3.pth')
+
+
+def test_a_kill_between_writing_and_removing_leaves_nothing_behind(tmp_path, monkeypatch):
+    safe = dict(SAFE, max_keep_ckpts=1)
+
+    def killed(self, run):
+        if self.saved_iter == 8:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(SafeCheckpointHook, '_remove_outdated', killed)
+        runner(tmp_path, [], safe, by_epoch=True, max_epochs=2).train()
+    assert names(tmp_path) == ['epoch_1.pth', 'epoch_2.pth']
+    runner(tmp_path, [], safe, resume=True, by_epoch=True, max_epochs=2).train()
+    assert names(tmp_path) == ['epoch_2.pth']
 
 
 class TerminatedAt(PreemptionHook):

@@ -69,7 +69,7 @@ class PhaseReport(Hook):
         self.pipe = pipe
 
     def tell(self, phase: str, runner) -> None:
-        os.write(self.pipe, f'{phase} {runner.iter}\n'.encode())
+        os.write(self.pipe, f'{phase} {runner.iter} {time.monotonic()}\n'.encode())
 
     def before_train(self, runner):
         self.tell('start', runner)
@@ -111,8 +111,8 @@ class Training:
     def until(self, phase: Optional[str] = None, iteration: Optional[int] = None) -> None:
         """Listen until that phase begins, or to the end."""
         for line in self.lines:
-            name, number = line.split()
-            self.events.append(Event(name, int(number), time.perf_counter()))
+            name, number, seconds = line.split()
+            self.events.append(Event(name, int(number), float(seconds)))
             if (name, int(number)) == (phase, iteration):
                 return
 
@@ -168,7 +168,7 @@ def strike(args, folder: Path, moment: dict, seconds: Dict[str, float]) -> dict:
     killed = Training(args, folder)
     killed.until(moment['phase'], moment['iter'])
     time.sleep(moment['part'] * seconds[moment['phase']])
-    struck = time.perf_counter()
+    struck = time.monotonic()
     code = killed.end(getattr(signal, moment['signal']))
     before = [event for event in killed.events if event.time < struck]
     at, written = before[-1], max((event.iter for event in before if event.phase == 'written'), default=0)

@@ -20,6 +20,6 @@ def _check_versions(supported=_SUPPORTED):
 
 _check_versions()
 
-from .registry import DATASETS, HOOKS, MODELS, OPTIM_WRAPPERS  # noqa: E402  after the versions are known to work
+from .registry import DATASETS, HOOKS, LOOPS, MODELS, OPTIM_WRAPPERS  # noqa: E402  after the versions are known to work
 
-__all__ = ['DATASETS', 'HOOKS', 'MODELS', 'OPTIM_WRAPPERS', '__version__']
+__all__ = ['DATASETS', 'HOOKS', 'LOOPS', 'MODELS', 'OPTIM_WRAPPERS', '__version__']

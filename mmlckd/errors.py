@@ -1,6 +1,7 @@
 """Which errors are the user's to mend, and the one sentence that says so."""
 
 import difflib
+import errno
 import inspect
 import re
 import textwrap
@@ -13,6 +14,7 @@ from mmengine.registry import OPTIMIZERS, Registry
 _PACKAGE = Path(__file__).resolve().parent
 _OWN = {str(_PACKAGE), str(_PACKAGE.parent / 'tools')}
 _HOSTS = {'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg', 'torch'}
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _LOADING = 'transforms/loading.py'  # of mmcv and of each host
 
 
@@ -56,7 +58,10 @@ def sentence_of(error: BaseException) -> Optional[str]:
         return f'{name} cannot be read ({message}): replace the file, or take it out of the data set\'s list'
     told = _of_an_entry(error, places, message)
     if told is None and isinstance(error, OSError) and error.strerror:
-        told = f'{error.strerror}{f": {str(error.filename)!r}" if error.filename else ""}: correct the path or its rights, or name another'
+        where = f' {str(error.filename)!r}' if error.filename else ''
+        told = (f'cannot write{where}: {error.strerror.lower()}; what was written before is intact: make room, or name another --work-dir, '
+                'and go on with --resume') if error.errno in _DISK_ERRORS else \
+            f'{error.strerror}{where and ":" + where}: correct the path or its rights, or name another'
     if told is None and places and places[-1].meant(error) and places[-1].host:
         told = f'{message or type(error).__name__} (from {places[-1].host}; --debug shows where)'
     return told

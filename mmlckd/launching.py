@@ -55,9 +55,10 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run_tool(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
-    """Parse arguments and run; a wrong input ends in one sentence and exit code 1, an interruption in 130."""
+    """Parse arguments and run; a wrong input ends in one sentence and exit code 1, an interruption in 130, SIGTERM in 143."""
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
+    logging.raiseExceptions = args.debug  # a log line that finds the disk full is no reason for a traceback
     if getattr(args, 'trust_checkpoints', False):
         trust_checkpoints()
     try:
@@ -89,10 +90,11 @@ def load_run_config(args: argparse.Namespace) -> Config:
     """The config a tool is to run: read, overridden, its launcher and work folder set.
 
     Raises:
-        FileNotFoundError, ValueError: As :func:`read_run_config`.
+        FileNotFoundError, ValueError: As :func:`read_run_config`; or the config asks for FSDP or DeepSpeed.
         NotADirectoryError, PermissionError: The work folder cannot be made or written.
     """
     config = read_run_config(args)
+    _refuse_sharding(config)
     config.launcher = args.launcher
     config.work_dir = args.work_dir or config.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     check_folder('--work-dir', config.work_dir)
@@ -110,6 +112,16 @@ def check_folder(option: str, folder: Union[str, Path]) -> None:
         raise NotADirectoryError(f'{option} is {str(folder)!r}, and {str(there)!r} is a file: name a folder')
     if not os.access(there, os.W_OK | os.X_OK):
         raise PermissionError(f'{option} is {str(folder)!r}, and {str(there)!r} may not be written: name another, or change its rights')
+
+
+def _refuse_sharding(config: Config) -> None:
+    wrapper = str((config.get('model_wrapper_cfg') or {}).get('type', ''))
+    asked = {'strategy': config.get('strategy'), 'runner_type': config.get('runner_type'),
+             'model_wrapper_cfg.type': wrapper if 'FullySharded' in wrapper else None}
+    for field, value in asked.items():
+        if value not in (None, 'Runner'):
+            raise ValueError(f'{field} is {value!r}, and FSDP and DeepSpeed are not supported: they shard what is trained, here the small '
+                             'student, and not the frozen teacher; take it out and train by DDP, tools/dist_train.sh')
 
 
 def init_processes(config: Config) -> None:
@@ -133,9 +145,21 @@ def init_processes(config: Config) -> None:
     if config.get('model_wrapper_cfg') is None:
         config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
                                         find_unused_parameters=config.get('find_unused_parameters', False))
-    if _replace_sync_bn(config.model):
+    if any([_replace_sync_bn(config.model), config.pop('sync_bn', None)]):
         print_log('SyncBN needs a GPU: BN takes its place, each process normalising by its own share of the batch',
                   'current', logging.WARNING)
+
+
+def make_resumable(config: Config) -> None:
+    """Give a run the hooks and the loop that lose nothing to a kill, in the place of MMEngine's; hooks of other types stay."""
+    hooks = config.setdefault('default_hooks', {})
+    hooks.setdefault('random_state', dict(type='mmlckd.RandomStateHook'))
+    checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
+    if checkpoint is not None and checkpoint.get('type') == 'CheckpointHook':
+        checkpoint.type = 'mmlckd.SafeCheckpointHook'
+        hooks.setdefault('preemption', dict(type='mmlckd.PreemptionHook'))
+    if config.train_cfg.pop('by_epoch', False) or config.train_cfg.get('type') == 'EpochBasedTrainLoop':
+        config.train_cfg.type = 'mmlckd.ResumableEpochLoop'
 
 
 def _replace_sync_bn(node) -> bool:

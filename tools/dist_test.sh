@@ -7,5 +7,5 @@ if [ $# -lt 3 ]; then sed -n '2,4s/^# *//p' "$0" >&2; exit 2; fi
 CONFIG=$1; CHECKPOINT=$2; GPUS=$3; shift 3
 HERE=$(cd "$(dirname "$0")" && pwd)
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-exec "${PYTHON:-python}" -m torch.distributed.run --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --nproc_per_node="$GPUS" \
+exec "${PYTHON:-python}" "$HERE/dist_launch.py" --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --nproc_per_node="$GPUS" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" "$HERE/test.py" "$CONFIG" "$CHECKPOINT" --launcher pytorch "$@"

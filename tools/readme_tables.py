@@ -17,6 +17,10 @@ ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / 'tools' / 'benchmarks' / 'records'
 
 
+PHASES = dict(start='before the first iteration', iteration='within an iteration', writing='while a checkpoint was written',
+              written='between a checkpoint and the evaluation', evaluation='within an evaluation', evaluated='after an evaluation')
+
+
 def table(header, rows):
     lines = [header, ['---', *['---:'] * (len(header) - 1)], *rows]
     return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
@@ -76,6 +80,20 @@ def step_table():
     return table(header, rows) + '\n\n' + note
 
 
+def crash_table():
+    record = json.loads((RECORDS / 'crash_resume.json').read_text())
+    groups, rows = {}, []
+    for row in record['rows']:
+        groups.setdefault((row['signal'], list(PHASES).index(row['fell_in'])), []).append(row)
+    for (signal, phase), group in sorted(groups.items()):
+        rows.append([f'{signal}, {list(PHASES.values())[phase]}', len(group), sum(bool(row['half_written']) for row in group),
+                     max(row['repeated'] for row in group), sum(not row['differs'] for row in group)])
+    note = (f"{record['epochs']} epochs of 4 iterations with a checkpoint and an evaluation each, no more than one checkpoint kept, "
+            f"student with dropout and averaged weights, moments of seed {record['seed']}, torch {record['torch']}.")
+    header = ['ended by', 'times', 'left a half-written file', 'iterations repeated, at most', 'ended with the same bits']
+    return table(header, rows) + '\n\n' + note
+
+
 def with_table(text, name, content):
     """A page with the content between one table's marks replaced."""
     pattern = rf'(<!-- table: {name} -->\n).*?(<!-- end -->)'
@@ -86,7 +104,7 @@ def with_table(text, name, content):
 
 
 TABLES = {**{f'demo_{task}': partial(demo_table, task) for task in ('classification', 'detection', 'segmentation')},
-          'lipschitz_loss': loss_table, 'train_step': step_table}
+          'lipschitz_loss': loss_table, 'train_step': step_table, 'crash_resume': crash_table}
 
 
 def rendered():

@@ -4,17 +4,21 @@
     python tools/train.py CONFIG --resume                     # go on from the work folder's last checkpoint
     python tools/train.py CONFIG --cfg-options train_cfg.max_epochs=1 randomness.seed=3
     bash tools/dist_train.sh CONFIG 8                         # eight processes on this machine
+
+SIGTERM, a cluster's notice, ends it with a checkpoint after the running iteration and with exit code 143; 130 is an interruption by
+hand, 1 an error.
 """
 
 import argparse
 from pathlib import Path
 
 import torch
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from mmlckd.config import bare_model
-from mmlckd.launching import add_run_arguments, init_processes, load_run_config, run_tool
+from mmlckd.launching import add_run_arguments, init_processes, load_run_config, make_resumable, run_tool
 from mmlckd.prerequisites import check_prerequisites
+from mmlckd.storage import newest_checkpoint
 
 
 def make_parser():
@@ -24,7 +28,7 @@ def make_parser():
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision: float16 on GPUs, bfloat16 on the CPU')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate to the actual total batch size')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-                        help='go on from this checkpoint, or from the last one in the work folder')
+                        help='go on from this checkpoint, or from the last sound one in the work folder')
     return parser
 
 
@@ -43,16 +47,16 @@ def main(args):
             raise ValueError('--auto-scale-lr needs the batch size that the learning rate was set for: add '
                              'auto_scale_lr=dict(base_batch_size=...) to the config')
         config.auto_scale_lr.enable = True
-    last = find_latest_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
+    last = newest_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
     if last:
         if '://' not in last and not Path(last).expanduser().is_file():
             raise FileNotFoundError(f'--resume is to go on from {last!r}, which does not exist: '
                                     'name another checkpoint, or leave --resume out')
         config.update(resume=True, load_from=last)
     hooks = config.setdefault('default_hooks', {})
-    hooks.setdefault('random_state', dict(type='mmlckd.RandomStateHook'))
     hooks.setdefault('finite_loss', dict(type='mmlckd.FiniteLossHook'))
     hooks.setdefault('run_check', dict(type='mmlckd.RunCheckHook'))
+    make_resumable(config)
     check_prerequisites(config)
     init_processes(config)
     Runner.from_cfg(config).train()

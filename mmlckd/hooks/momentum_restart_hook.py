@@ -31,5 +31,6 @@ class MomentumRestartHook(Hook):
             raise ValueError(f'MomentumRestartHook works with one optimizer, and optim_wrapper is a {type(runner.optim_wrapper).__name__}')
 
     def before_train_epoch(self, runner) -> None:
-        if runner.epoch in self.epochs:
+        begun = getattr(runner.train_loop, 'batches_done', 0) > 0  # resumed within that epoch, whose own averages these are
+        if runner.epoch in self.epochs and not begun:
             runner.optim_wrapper.optimizer.state.clear()

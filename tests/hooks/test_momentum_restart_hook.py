@@ -1,5 +1,7 @@
 """The optimizer's first step after a restart is that of a new optimizer."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.hooks import Hook
@@ -37,6 +39,15 @@ def test_momentum_starts_anew_at_the_named_epochs_and_after_a_resume(classificat
     (tmp_path / 'b' / 'last_checkpoint').write_text(str(tmp_path / 'a' / 'epoch_2.pth'))
     runner(classification, tmp_path / 'b', [*hooks, again], epochs=4, resume=True).train()
     assert again.first == [True, False, False, False]  # epoch 2 restarts, epoch 3 does not
+
+
+@pytest.mark.parametrize('batches_done, kept', [(0, False), (1, True)])
+def test_an_epoch_that_is_resumed_in_its_midst_keeps_its_momentum(batches_done, kept):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
+    optimizer.state['momentum'] = 1
+    run = SimpleNamespace(epoch=1, train_loop=SimpleNamespace(batches_done=batches_done), optim_wrapper=SimpleNamespace(optimizer=optimizer))
+    HOOKS.build(dict(type='mmlckd.MomentumRestartHook', epochs=[1])).before_train_epoch(run)
+    assert bool(optimizer.state) == kept
 
 
 def test_wrong_epochs_are_refused():

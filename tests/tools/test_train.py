@@ -144,3 +144,15 @@ def test_tensorboard_gets_the_norms_and_the_figures(options, tmp_path):
     events = EventAccumulator(str(event)).Reload()
     assert {'lipschitz/student_0', 'lipschitz/teacher_1', 'lipschitz/log_ratio_0', 'lipschitz/layer/backbone.layer1.0.conv1'} <= set(events.Tags()['scalars'])
     assert set(events.Tags()['images']) == {'lipschitz', 'lipschitz_layers'}
+
+
+@pytest.mark.parametrize('fields, named', [
+    (dict(strategy=dict(type='DeepSpeedStrategy')), 'strategy'), (dict(runner_type='FlexibleRunner'), 'runner_type'),
+    (dict(model_wrapper_cfg=dict(type='MMFullyShardedDataParallel')), 'model_wrapper_cfg.type')])
+def test_sharding_is_refused(fields, named, tmp_path):
+    from argparse import Namespace
+
+    from mmlckd.launching import load_run_config
+    args = Namespace(config=ALONE, cfg_options=fields, launcher='none', work_dir=str(tmp_path))
+    with pytest.raises(ValueError, match=f'{named} is .*FSDP and DeepSpeed are not supported: they shard what is trained'):
+        load_run_config(args)

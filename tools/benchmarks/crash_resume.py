@@ -1,0 +1,250 @@
+"""Kill a training at random moments, resume it, and compare it with one that was never interrupted, bit by bit.
+
+The training is the demo's guided student with dropout, an average of its weights, and no more than one checkpoint kept. It is killed
+by SIGKILL within iterations, while a checkpoint is written, and within evaluations; and, beside these, ended by SIGTERM. A moment is
+drawn as a phase of the run and a part of the time that such a phase took in the uninterrupted run; where it truly fell is what the
+table says.
+
+    python tools/benchmarks/crash_resume.py
+    python tools/benchmarks/crash_resume.py --kills 6 --ranks 2      # two processes, killed together
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import random
+import shutil
+import signal
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional
+
+import mmpretrain.models  # noqa: F401  once, for all the trainings that are forked
+import numpy as np
+import torch
+from mmengine.hooks import Hook
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from mmlckd.checkpoint import read_checkpoint
+from mmlckd.config import read_config
+from mmlckd.launching import run_tool
+from mmlckd.registry import HOOKS
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import train  # noqa: E402  the tool that is killed
+
+CONFIG = 'configs/demo/mnist5k_wrn16-2_to_wrn10-1.py'
+COMPARED = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers', 'random_states')
+fork = multiprocessing.get_context('fork')
+
+
+def make_parser():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--kills', type=int, default=20, help='moments of SIGKILL (default: 20)')
+    parser.add_argument('--terminations', type=int, default=4, help='moments of SIGTERM, beside those (default: 4)')
+    parser.add_argument('--epochs', type=int, default=5, help='epochs, each of them with a checkpoint and an evaluation (default: 5)')
+    parser.add_argument('--ranks', type=int, default=1, help='processes of the training (default: 1)')
+    parser.add_argument('--workers', type=int, default=0, help='workers of its data loader (default: 0)')
+    parser.add_argument('--seed', type=int, default=0, help='of the moments (default: 0)')
+    parser.add_argument('--data', default='data/mnist5k', help='folder of MNIST-5k (default: data/mnist5k)')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/crash_resume'), help='folder of the trainings, made anew')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmarks/crash_resume.json'), help='where the JSON goes')
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    return parser
+
+
+@HOOKS.register_module()
+class PhaseReport(Hook):
+    """Tell the parent process, through a pipe, what the training is at."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, pipe: int):
+        self.pipe = pipe
+
+    def tell(self, phase: str, runner) -> None:
+        os.write(self.pipe, f'{phase} {runner.iter} {time.monotonic()}\n'.encode())
+
+    def before_train(self, runner):
+        self.tell('start', runner)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.tell('iteration', runner)
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        self.tell('writing', runner)
+
+    def after_train_epoch(self, runner):
+        self.tell('written', runner)
+
+    def before_val_epoch(self, runner):
+        self.tell('evaluation', runner)
+
+    def after_val_epoch(self, runner, metrics=None):
+        self.tell('evaluated', runner)
+
+
+class Event(NamedTuple):
+    phase: str
+    iter: int
+    time: float
+
+
+class Training:
+    """A training in processes of its own, forked from this one, which has everything imported."""
+
+    def __init__(self, args, folder: Path, resume: bool = False):
+        self.events: List[Event] = []
+        reading, writing = os.pipe()
+        self.processes = [fork.Process(target=_train, args=(args, folder, rank, reading, writing, resume)) for rank in range(args.ranks)]
+        for process in self.processes:
+            process.start()
+        os.close(writing)
+        self.lines = os.fdopen(reading)
+
+    def until(self, phase: Optional[str] = None, iteration: Optional[int] = None) -> None:
+        """Listen until that phase begins, or to the end."""
+        for line in self.lines:
+            name, number, seconds = line.split()
+            self.events.append(Event(name, int(number), float(seconds)))
+            if (name, int(number)) == (phase, iteration):
+                return
+
+    def end(self, number: Optional[int] = None) -> int:
+        """Exit code of the first process, after a signal to all of them and their workers if one is given."""
+        for process in self.processes if number else ():
+            os.killpg(process.pid, number)
+        self.until()
+        for process in self.processes:
+            process.join()
+        return self.processes[0].exitcode
+
+
+def _train(args, folder: Path, rank: int, reading: int, writing: int, resume: bool) -> None:
+    os.setsid()  # the signals to come are for this process and its workers
+    os.close(reading)
+    log = os.open(folder.with_suffix('.log'), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1), os.dup2(log, 2)
+    torch.set_num_threads(1)
+    options = [f'{name}_dataloader.dataset.data_root={args.data}' for name in ('train', 'val', 'test')] + [
+        f'train_dataloader.num_workers={args.workers}', 'train_dataloader.persistent_workers=False',
+        'model.teacher.checkpoint=None', 'model.student.backbone.dropout=0.2', 'default_hooks.ema.type=EMAHook',
+        f'train_cfg.max_epochs={args.epochs}', 'train_cfg.val_interval=1', 'default_hooks.checkpoint.interval=1',
+        'default_hooks.checkpoint.max_keep_ckpts=1', 'default_hooks.checkpoint.save_best=auto']
+    if args.ranks > 1:
+        os.environ.update(RANK=str(rank), WORLD_SIZE=str(args.ranks), LOCAL_RANK=str(rank), MASTER_ADDR='127.0.0.1', MASTER_PORT=args.port)
+    if rank == 0:
+        options += ['default_hooks.report.type=mmlckd.PhaseReport', f'default_hooks.report.pipe={writing}']
+    train.main(train.make_parser().parse_args([
+        CONFIG, '--work-dir', str(folder), *(['--resume'] if resume else []), '--launcher', 'pytorch' if args.ranks > 1 else 'none',
+        '--cfg-options', *options]))
+
+
+def durations(events: List[Event]) -> Dict[str, float]:
+    """Median seconds of each phase."""
+    spans: Dict[str, List[float]] = {}
+    for one, following in zip(events, events[1:]):
+        spans.setdefault(one.phase, []).append(following.time - one.time)
+    return {phase: statistics.median(values) for phase, values in spans.items()}
+
+
+def moments(args, events: List[Event]) -> List[dict]:
+    """Where to strike: a phase, the iteration at which it begins, and how far into it."""
+    chance = random.Random(args.seed)
+    kinds = [('SIGKILL', ('iteration', 'writing', 'evaluation')[i % 3]) for i in range(args.kills)]
+    kinds += [('SIGTERM', ('iteration', 'evaluation')[i % 2]) for i in range(args.terminations)]
+    return [dict(signal=name, phase=phase, iter=chance.choice([event.iter for event in events if event.phase == phase]),
+                 part=chance.random()) for name, phase in kinds]
+
+
+def strike(args, folder: Path, moment: dict, seconds: Dict[str, float]) -> dict:
+    """Train, strike, resume; what became of it."""
+    killed = Training(args, folder)
+    killed.until(moment['phase'], moment['iter'])
+    time.sleep(moment['part'] * seconds[moment['phase']])
+    struck = time.monotonic()
+    code = killed.end(getattr(signal, moment['signal']))
+    before = [event for event in killed.events if event.time < struck]
+    at, written = before[-1], max((event.iter for event in before if event.phase == 'written'), default=0)
+    parts = [path.name for path in folder.glob('*.part')]
+    resumed = Training(args, folder, resume=True)
+    failed = resumed.end() != 0
+    start = resumed.events[0].iter if resumed.events else 0
+    begun = max(event.iter + (event.phase == 'iteration') for event in killed.events)
+    return dict(moment, fell_in=at.phase, fell_at=at.iter, milliseconds=1000 * (struck - at.time), exit_code=code, half_written=parts,
+                last_checkpoint=written, resumed_from=start, repeated=begun - start,
+                differs=['the resumed run failed'] if failed else differences(args.work_dir / 'uninterrupted', folder))
+
+
+def differences(one: Path, other: Path) -> List[str]:
+    """What two finished trainings differ in: their last checkpoints, and which epoch was the best."""
+    found = [f'{name} in only one' for name in {path.name for path in one.glob('*.pth')} ^ {path.name for path in other.glob('*.pth')}]
+    if found:
+        return found
+    for path in one.glob('*.pth'):
+        contents = [read_checkpoint(str(folder / path.name)) for folder in (one, other)]
+        found += [f'{path.name}: {part}' for part in COMPARED if not equal(*(content.get(part) for content in contents))]
+    return found
+
+
+def equal(one, other) -> bool:
+    if isinstance(one, dict):
+        return isinstance(other, dict) and one.keys() == other.keys() and all(equal(value, other[key]) for key, value in one.items())
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(np.array_equal(one, other))
+
+
+def free_port() -> str:
+    import socket
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])
+
+
+def sound(row: dict) -> bool:
+    code = dict(SIGKILL=-signal.SIGKILL, SIGTERM=143)[row['signal']]
+    return not row['differs'] and row['resumed_from'] >= row['last_checkpoint'] and row['exit_code'] == code
+
+
+def main(args):
+    if not Path(args.data).is_dir():
+        raise FileNotFoundError(f'--data is {args.data!r}, which does not exist: make it with `python tools/prepare_mnist5k.py`')
+    console, args.port = Console(), free_port()
+    shutil.rmtree(args.work_dir, ignore_errors=True)
+    args.work_dir.mkdir(parents=True)
+    read_config(CONFIG)
+    reference = Training(args, args.work_dir / 'uninterrupted')
+    if reference.end() != 0:
+        raise ValueError(f'the uninterrupted training failed: {args.work_dir / "uninterrupted.log"} says why')
+    seconds = durations(reference.events)
+    rows = [strike(args, args.work_dir / f'struck_{i:02}', moment, seconds)
+            for i, moment in enumerate(track(moments(args, reference.events), 'training, killing, resuming', console=console))]
+
+    table = Table(title=f'{args.epochs} epochs of 4 iterations, {args.ranks} processes, {args.workers} workers')
+    for column in ('', 'signal', 'fell in', 'iteration', 'ms into it', 'exit code', 'half-written', 'last checkpoint', 'resumed from',
+                   'iterations repeated', 'as uninterrupted'):
+        table.add_column(column)
+    for i, row in enumerate(rows):
+        table.add_row(str(i + 1), row['signal'], row['fell_in'], str(row['fell_at']), f"{row['milliseconds']:.1f}", str(row['exit_code']),
+                      ', '.join(row['half_written']) or '-', str(row['last_checkpoint']), str(row['resumed_from']), str(row['repeated']),
+                      '; '.join(row['differs']) or 'to the bit')
+    console.print(table)
+    record = dict(torch=torch.__version__, machine=platform.machine(), seed=args.seed, epochs=args.epochs, ranks=args.ranks,
+                  workers=args.workers, rows=rows)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(record, indent=1) + '\n')
+    console.print(f'this table as data: [bold]{args.out}[/bold]')
+    bad = [i + 1 for i, row in enumerate(rows) if not sound(row)]
+    if bad:
+        raise ValueError(f'{len(bad)} of {len(rows)} trainings were not resumed as they should be: numbers {", ".join(map(str, bad))}')
+
+
+if __name__ == '__main__':
+    run_tool(main, make_parser())

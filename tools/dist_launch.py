@@ -1,0 +1,29 @@
+"""Start the processes of a job on this machine, and tell in one sentence how a job that failed has ended.
+
+What tools/dist_train.sh and tools/dist_test.sh call. The arguments are those of torchrun, which does the work.
+"""
+
+import signal
+import sys
+
+from torch.distributed import run
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+
+def main():
+    try:
+        run.main()
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        code = failure.exitcode
+        end = f'was killed by {signal.Signals(-code).name}' if code < 0 else f'ended with exit code {code}'
+        print(f'error: rank {rank} (process {failure.pid}) {end}, and the whole job with it', file=sys.stderr)
+        sys.exit(code if code > 0 else 128 - code)
+    except SignalException as error:
+        print(f'the job was ended by {error.sigval.name}', file=sys.stderr)
+        sys.exit(128 + error.sigval)
+
+
+if __name__ == '__main__':
+    main()

@@ -34,7 +34,8 @@ class AtomicBackend(LocalBackend):
             os.replace(part, path)
         except OSError as error:
             part.unlink(missing_ok=True)
-            raise OSError(error.errno, error.strerror, str(path)) from error
+            error.filename = str(path)
+            raise
 
     def put_text(self, obj: str, filepath: Union[str, Path], encoding: str = 'utf-8') -> None:
         self.put(obj.encode(encoding), filepath)

@@ -158,8 +158,9 @@ def make_resumable(config: Config) -> None:
     if checkpoint is not None and checkpoint.get('type') == 'CheckpointHook':
         checkpoint.type = 'mmlckd.SafeCheckpointHook'
         hooks.setdefault('preemption', dict(type='mmlckd.PreemptionHook'))
-    if config.train_cfg.pop('by_epoch', False) or config.train_cfg.get('type') == 'EpochBasedTrainLoop':
-        config.train_cfg.type = 'mmlckd.ResumableEpochLoop'
+    loop = config.get('train_cfg') or {}
+    if loop.pop('by_epoch', False) or loop.get('type') == 'EpochBasedTrainLoop':
+        loop['type'] = 'mmlckd.ResumableEpochLoop'
 
 
 def _replace_sync_bn(node) -> bool:

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from functools import partial
 from typing import Callable, Optional
 
@@ -29,7 +30,7 @@ class PreemptionHook(Hook):
     ended first. Before training and after it, SIGTERM does what it does to any process.
 
     Ranks agree once an iteration through a gloo group of one number, which does not wait for the GPU. Workers of data
-    loaders ignore SIGTERM, which Slurm sends them too: they end with their parent.
+    loaders ignore a SIGTERM that is not their parent's, for Slurm sends it to them too.
 
     Raises:
         ValueError: The run has no :class:`SafeCheckpointHook` to write with.
@@ -54,7 +55,7 @@ class PreemptionHook(Hook):
             self._group = distributed.new_group(backend='gloo')
         for loop in (runner.train_loop, runner.val_loop):
             if loop is not None:
-                loop.dataloader.worker_init_fn = partial(_ignore_sigterm, loop.dataloader.worker_init_fn)
+                loop.dataloader.worker_init_fn = partial(_heed_only_the_parent, loop.dataloader.worker_init_fn)
         self._previous = signal.signal(signal.SIGTERM, self._notice)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
@@ -109,7 +110,14 @@ os.register_at_fork(
     after_in_child=partial(_around_fork, signal.SIG_UNBLOCK, child=True))
 
 
-def _ignore_sigterm(worker_init_fn: Optional[Callable[[int], None]], worker_id: int) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _heed_only_the_parent(worker_init_fn: Optional[Callable[[int], None]], worker_id: int) -> None:
+    """In a data loader's worker: go on at a SIGTERM, unless it is the parent that ends its workers by it."""
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=wait, daemon=True).start()
     if worker_init_fn is not None:
         worker_init_fn(worker_id)

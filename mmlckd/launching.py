@@ -58,7 +58,7 @@ def run_tool(main: Callable[[argparse.Namespace], None], parser: argparse.Argume
             raise
         where = f' {error.filename!r}' if error.filename else ''
         print(f'error: cannot write{where}: {error.strerror.lower()}; what was written before is intact: make room, or name another '
-              '--work-dir, and go on with --resume', file=sys.stderr)
+              'folder, and start again (a training with --resume)', file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print('interrupted; go on with --resume', file=sys.stderr)

@@ -92,8 +92,8 @@ def soak_sentence():
     middle, last = record['readings']['middle'], record['readings']['last']
     history = last['scalars'] * 16 * (last['iter'] - middle['iter']) / 2**20  # two 64-bit numbers each, kept by MMEngine's log history
     return (f"In a run of {record['iterations']:,} iterations memory stays flat: over the second half it grew by "
-            f"{record['growth_mib']:.2f} MiB of {last['rss_mib']:,.0f}, {history:.2f} of them the history of the logged numbers; single readings scatter by "
-            f"{record['scatter_mib']:.1f} MiB.\n"
+            f"{record['growth_mib']:.2f} MiB of {last['rss_mib']:,.0f}, {history:.2f} of them the history of the logged numbers; "
+            f"single readings scatter by {record['scatter_mib']:.1f} MiB.\n"
             '`tools/benchmarks/soak.py` also counts hooks, tensors, open files and threads, and fails where any of these grows.')
 
 

@@ -59,8 +59,8 @@ def sentence_of(error: BaseException) -> Optional[str]:
     told = _of_an_entry(error, places, message)
     if told is None and isinstance(error, OSError) and error.strerror:
         where = f' {str(error.filename)!r}' if error.filename else ''
-        told = (f'cannot write{where}: {error.strerror.lower()}; what was written before is intact: make room, or name another --work-dir, '
-                'and go on with --resume') if error.errno in _DISK_ERRORS else \
+        told = (f'cannot write{where}: {error.strerror.lower()}; what was written before is intact: make room, or name another folder, '
+                'and start again (a training with --resume)') if error.errno in _DISK_ERRORS else \
             f'{error.strerror}{where and ":" + where}: correct the path or its rights, or name another'
     if told is None and places and places[-1].meant(error) and places[-1].host:
         told = f'{message or type(error).__name__} (from {places[-1].host}; --debug shows where)'

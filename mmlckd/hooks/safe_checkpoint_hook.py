@@ -2,6 +2,7 @@
 
 from bisect import bisect
 from functools import partial
+from pathlib import Path
 from typing import Dict, Optional
 
 from mmengine.dist import is_main_process
@@ -58,21 +59,19 @@ class SafeCheckpointHook(CheckpointHook):
         return path
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
-        preempted = self.file_backend.join_path(self.out_dir, self.PREEMPTED)
-        if is_main_process() and self.file_backend.isfile(preempted):
-            self._put_off(runner, preempted)
         super()._save_checkpoint_with_step(runner, step, meta)
         self.saved_iter = meta['iter']
-        self._remove_outdated(runner)
+        self._remove_outdated(runner, self.PREEMPTED)
 
     def _put_off(self, runner, path: str) -> None:
-        runner.message_hub.update_info(self.OUTDATED, [*runner.message_hub.runtime_info.get(self.OUTDATED, ()), path])
+        runner.message_hub.update_info(self.OUTDATED, [*runner.message_hub.runtime_info.get(self.OUTDATED, ()), Path(path).name])
 
-    def _remove_outdated(self, runner) -> None:
+    def _remove_outdated(self, runner, *names: str) -> None:
         info = runner.message_hub.runtime_info
-        kept = {info.get('last_ckpt'), *(path for key, path in info.items() if key.startswith('best_ckpt'))}
-        for path in info.get(self.OUTDATED, ()) if is_main_process() else ():
-            if path not in kept and self.file_backend.isfile(path):
+        kept = {Path(path).name for key, path in info.items() if path and key.startswith(('last_ckpt', 'best_ckpt'))}
+        for name in (*info.get(self.OUTDATED, ()), *names) if is_main_process() else ():
+            path = self.file_backend.join_path(self.out_dir, name)
+            if name not in kept and self.file_backend.isfile(path):
                 self._remove(path)
         runner.message_hub.update_info(self.OUTDATED, [])
 

@@ -55,7 +55,7 @@ def test_outdated_checkpoints_are_removed(tmp_path):
 def test_a_kill_between_writing_and_removing_leaves_nothing_behind(tmp_path, monkeypatch):
     safe = dict(SAFE, max_keep_ckpts=1)
 
-    def killed(self, run):
+    def killed(self, run, *_):
         if self.saved_iter == 8:
             raise KeyboardInterrupt
 

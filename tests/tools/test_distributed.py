@@ -88,6 +88,17 @@ def test_two_processes_learn_what_one_learns_from_the_averaged_gradients(task, n
         assert one_state['exp_avg' if task == 'detection' else 'momentum_buffer'].any()  # there were gradients
     lines = [json.loads(line) for file in (tmp_path / 'two').glob('*/vis_data/scalars.json') for line in file.read_text().splitlines()]
     assert any(key.endswith(('top1', 'mAP', 'mIoU')) for key in lines[-1])
+    assert not any(key.startswith(('module.', 'student.', 'teacher.')) for key in two['state_dict'])
+
+
+def test_two_processes_evaluate_what_one_does(mnist, tmp_path):
+    alone = 'configs/demo/mnist5k_wrn10-1.py'
+    checkpoint = save_untrained(alone, tmp_path / 'student.pth')
+    for name, command in dict(one=['tools/test.py', alone, checkpoint], two=['tools/dist_test.sh', alone, checkpoint, 2]).items():
+        result = run(*command, '--work-dir', tmp_path / name, '--out', tmp_path / f'{name}.json',
+                     '--cfg-options', f'test_dataloader.dataset.data_root={mnist}', PORT='29599')
+        assert result.returncode == 0, result.stderr[-3000:]
+    assert (tmp_path / 'one.json').read_text() == (tmp_path / 'two.json').read_text()
 
 
 def start(command, **environment):

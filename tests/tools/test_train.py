@@ -96,16 +96,6 @@ def test_export_is_the_bare_student(trained, tmp_path):
     MODELS.build(bare_model(read_config(ALONE))).load_state_dict(content['state_dict'], strict=True)
 
 
-def test_two_processes_without_a_gpu(options, mnist, tmp_path):
-    result = run('tools/dist_train.sh', GUIDED, '2', '--work-dir', tmp_path, *options, 'train_cfg.max_epochs=1', PORT='29561')
-    assert result.returncode == 0, result.stderr[-3000:]
-    content = read_checkpoint(str(tmp_path / 'epoch_1.pth'))
-    assert len(content['random_states']) == 2
-    assert not any(key.startswith(('module.', 'student.', 'teacher.')) for key in content['state_dict'])
-    result = run('tools/dist_test.sh', ALONE, tmp_path / 'epoch_1.pth', '2', '--work-dir', tmp_path, '--cfg-options', *data_options(mnist), PORT='29561')
-    assert result.returncode == 0, result.stderr[-3000:]
-
-
 def test_the_given_checkpoint_is_tested_and_not_that_of_the_config(trained, mnist, tmp_path):
     result = run('tools/test.py', ALONE, trained / 'epoch_3.pth', '--work-dir', tmp_path, '--cfg-options', *data_options(mnist),
                  f'load_from={trained / "epoch_1.pth"}', 'resume=True')

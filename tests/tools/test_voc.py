@@ -7,12 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, run, save_untrained
-from mmengine.registry import init_default_scope
 
 from mmlckd.checkpoint import read_checkpoint
 from mmlckd.config import bare_model, is_distiller, read_config
 from mmlckd.prerequisites import leaf_datasets
-from mmlckd.registry import MODELS
 
 DIGITS = 'zero,one,two,three,four,five,six,seven,eight,nine'
 DETECTION, SEGMENTATION = 'configs/demo/digits_faster_rcnn_r18x32_to_r18x16.py', 'configs/demo/digits_deeplabv3plus_r18x32_to_r18x16.py'
@@ -53,7 +51,7 @@ def untrained(tmp_path_factory):
     return make
 
 
-def train(path, devkit, untrained, work_dir, *more, tool='tools/train.py', processes=()):
+def train(path, devkit, untrained, work_dir, *more):
     config = read_config(path)
     options = loaders(path, devkit)
     if is_distiller(config.model):
@@ -71,7 +69,7 @@ def train(path, devkit, untrained, work_dir, *more, tool='tools/train.py', proce
         options += ['custom_hooks.0.iters=2'] if config.get('custom_hooks') else []
     else:
         options += ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'default_hooks.logger.interval=1']
-    result = run(tool, path, *processes, '--work-dir', work_dir, *(item for item in more if item.startswith('-')), '--cfg-options', *options,
+    result = run('tools/train.py', path, '--work-dir', work_dir, *(item for item in more if item.startswith('-')), '--cfg-options', *options,
                  *(item for item in more if not item.startswith('-')))
     assert result.returncode == 0, result.stderr[-3000:]
     lines = [json.loads(line) for file in sorted(work_dir.glob('*/vis_data/scalars.json')) for line in file.read_text().splitlines()]
@@ -151,18 +149,6 @@ def test_mixed_precision_and_accumulated_gradients(path, devkit, untrained, tmp_
     assert steps[-1]['distiller.loss_lipschitz'] > 0
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert 'CpuAmpOptimWrapper' in log or torch.cuda.is_available()
-
-
-@pytest.mark.parametrize('path, port', [(DETECTION, 29571), (SEGMENTATION, 29573)])
-def test_two_processes_train_one_student(path, port, devkit, untrained, tmp_path, monkeypatch):
-    monkeypatch.setenv('PORT', str(port))
-    steps, validations = train(path, devkit, untrained, tmp_path, tool='tools/dist_train.sh', processes=['2'])
-    assert steps[-1]['distiller.loss_lipschitz'] > 0 and any(key.endswith(('mAP', 'mIoU')) for key in validations[-1])
-    content = read_checkpoint(str(tmp_path / 'epoch_1.pth'))
-    assert len(content['random_states']) == 2
-    init_default_scope(read_config(path).default_scope)
-    student = MODELS.build(bare_model(read_config(path)))
-    assert set(student.state_dict()) == {key for key in content['state_dict'] if not key.startswith('distiller.')}
 
 
 MOSAIC = f"""

@@ -1,8 +1,7 @@
 """Train for a long time and watch what could grow: memory, hooks, log buffers, files, objects.
 
 The training is the demo's guided student, thousands of iterations long, with evaluations, checkpoints and readings of SpectralNormHook. The
-slope of the resident memory is that of a straight line through the second half; its noise is the standard error of that slope, from the
-slopes of ten pieces of that half.
+growth of the resident memory is that of a straight line through the second half; it is told beside the readings' scatter about the line.
 
     python tools/benchmarks/soak.py
     python tools/benchmarks/soak.py --iterations 400
@@ -68,7 +67,7 @@ class Watch(Hook):
                 rss_mib=int(Path('/proc/self/statm').read_text().split()[1]) * PAGE,
                 forward_hooks=sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules),
                 runner_hooks=len(runner.hooks), scalars=len(runner.message_hub.log_scalars),
-                tensors=sum(isinstance(item, torch.Tensor) for item in gc.get_objects()),
+                tensors=sum(issubclass(type(item), torch.Tensor) for item in gc.get_objects()),
                 files=len(os.listdir('/proc/self/fd')), threads=threading.active_count(),
                 log_bytes=sum(path.stat().st_size for path in Path(runner.log_dir).rglob('*') if path.suffix in ('.log', '.json'))))
 
@@ -93,13 +92,12 @@ def train(args, progress):
     return watch.readings
 
 
-def slope(readings):
-    """Growth of the resident memory in KiB an iteration over the second half, and its standard error."""
+def drift(readings):
+    """MiB that the resident memory grew by along a straight line through the second half, and the readings' scatter about that line."""
     half = readings[len(readings) // 2:]
     iters, memory = (np.array([reading[key] for reading in half], dtype=float) for key in ('iter', 'rss_mib'))
-    fit = 1024 * np.polyfit(iters, memory, 1)[0]
-    pieces = [1024 * np.polyfit(*piece, 1)[0] for piece in zip(np.array_split(iters, 10), np.array_split(memory, 10))]
-    return fit, np.std(pieces, ddof=1) / np.sqrt(len(pieces))
+    line = np.polyval(np.polyfit(iters, memory, 1), iters)
+    return line[-1] - line[0], np.std(memory - line)
 
 
 def main(args):
@@ -110,7 +108,7 @@ def main(args):
     with Progress(console=console) as bar:
         task = bar.add_task('training', total=args.iterations)
         readings = train(args, lambda done: bar.update(task, completed=done))
-    growth, error = slope(readings)
+    growth, scatter = drift(readings)
     first, middle, last = readings[len(readings) // 10], readings[len(readings) // 2], readings[-1]
     table = Table(title=f'{last["iter"]} iterations')
     for column in ('', f'at {first["iter"]}', f'at {middle["iter"]}', f'at {last["iter"]}'):
@@ -118,14 +116,15 @@ def main(args):
     for key, title in dict(rss_mib='resident memory, MiB', **COUNTS, log_bytes='bytes of logs').items():
         table.add_row(title, *(f'{reading[key]:,.1f}' if key == 'rss_mib' else f'{reading[key]:,}' for reading in (first, middle, last)))
     console.print(table)
-    console.print(f'memory over the second half: {growth:+.3f} ± {error:.3f} KiB an iteration')
-    record = dict(torch=torch.__version__, machine=platform.machine(), iterations=last['iter'], kib_an_iteration=growth,
-                  standard_error=error, readings=readings)
+    console.print(f'memory over the second half: {growth:+.2f} MiB, with readings that scatter by {scatter:.2f} MiB')
+    record = dict(torch=torch.__version__, machine=platform.machine(), iterations=last['iter'], growth_mib=growth,
+                  scatter_mib=scatter, rss_mib=[round(reading['rss_mib'], 1) for reading in readings],
+                  readings=dict(first=first, middle=middle, last=last))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(record, indent=1) + '\n')
     console.print(f'this table as data: [bold]{args.out}[/bold]')
     grown = [title for key, title in COUNTS.items() if last[key] > middle[key]]
-    if grown or growth > max(2 * error, 1.):
+    if grown or growth > scatter:
         raise ValueError(f'what grew over the second half: {", ".join(grown) or "memory"}')
 
 

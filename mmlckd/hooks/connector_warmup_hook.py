@@ -3,10 +3,10 @@
 from typing import Optional
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 
 from mmlckd.registry import HOOKS
+from mmlckd.unwrapped import unwrapped
 
 
 @HOOKS.register_module()
@@ -29,7 +29,7 @@ class ConnectorWarmupHook(Hook):
         self._handle = None
 
     def before_train(self, runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         if not hasattr(model, 'distiller') or not model.distiller['connectors']:
             raise ValueError(f'ConnectorWarmupHook(iters={self.iters}) finds no connectors in a {type(model).__name__}: set '
                              'connectors=True on a loss, or leave the hook out')

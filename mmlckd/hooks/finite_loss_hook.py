@@ -5,9 +5,9 @@ import math
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 
 from mmlckd.registry import HOOKS
+from mmlckd.unwrapped import unwrapped
 
 
 @HOOKS.register_module()
@@ -54,7 +54,7 @@ class FiniteLossHook(Hook):
             self._report_left_out(runner)
 
     def _report_left_out(self, runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         for entry in getattr(model, 'entries', ()):
             count = int(getattr(entry.loss, 'left_out', 0))
             if count:

@@ -4,9 +4,9 @@ from typing import Sequence
 
 import numpy as np
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 
 from mmlckd.registry import HOOKS
+from mmlckd.unwrapped import unwrapped
 
 
 @HOOKS.register_module()
@@ -43,7 +43,7 @@ class LossWeightHook(Hook):
         self.ramp = ramp
 
     def before_train(self, runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         losses = model.distiller['losses'] if hasattr(model, 'distiller') else {}
         if self.loss not in losses or not hasattr(losses[self.loss], 'loss_weight'):
             raise ValueError(f'LossWeightHook.loss is {self.loss!r}: name one of the distillation losses with a loss_weight, '

@@ -4,12 +4,12 @@ from typing import Iterator, Optional, Tuple
 
 import numpy as np
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.model import is_model_wrapper
 from torch import nn
 from torch.utils.data import Dataset
 
 from mmlckd.checkpoint import misfit, weights_of
 from mmlckd.registry import HOOKS
+from mmlckd.unwrapped import unwrapped
 
 
 @HOOKS.register_module()
@@ -29,13 +29,13 @@ class RunCheckHook(Hook):
     priority = 'VERY_HIGH'  # before EMAHook, which loads from the same checkpoint
 
     def before_train(self, runner) -> None:
-        model = _bare(runner.model)
+        model = unwrapped(runner.model)
         for field, loop in (('train_dataloader', runner.train_loop), ('val_dataloader', runner.val_loop)):
             if loop is not None:
                 _check_data(f'{field}.dataset', loop.dataloader.dataset, model)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        source, model = runner.cfg.get('load_from'), _bare(runner.model)
+        source, model = runner.cfg.get('load_from'), unwrapped(runner.model)
         expected, weights = model.state_dict(), weights_of(checkpoint, source)
         if not runner.cfg.get('resume'):
             if not set(expected) & set(weights):
@@ -55,10 +55,6 @@ class RunCheckHook(Hook):
                 if name != 'auto' and name not in metrics:
                     raise ValueError(f'default_hooks.checkpoint.save_best is {name!r}, and evaluation gives {", ".join(metrics)}: '
                                      'choose of these')
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
 
 
 def _optimizer_misfit(optim_wrapper, saved: dict) -> Optional[str]:

@@ -11,12 +11,12 @@ from mmcv import imread
 from mmengine.dist import broadcast, broadcast_object_list, master_only
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from torch import nn
 
 from mmlckd.analysis.layer_norms import LayerNorms
 from mmlckd.losses import LipschitzKDLoss
 from mmlckd.registry import HOOKS
+from mmlckd.unwrapped import unwrapped
 
 
 @HOOKS.register_module()
@@ -79,7 +79,7 @@ class SpectralNormHook(Hook):
 
     def before_train(self, runner) -> None:
         if self.layers is not None:
-            self._norms = LayerNorms(_bare(runner.model), self.layers, self.fold_norms)
+            self._norms = LayerNorms(unwrapped(runner.model), self.layers, self.fold_norms)
             self._norms.shapes.update(runner.message_hub.runtime_info.get(self.SIZES, {}))  # a resumed run's first batch may be of others
             self._watching = ExitStack()
             self._watching.enter_context(self._norms.watch())
@@ -90,7 +90,7 @@ class SpectralNormHook(Hook):
         last = self.is_last_train_iter(runner)
         if runner.iter > 0 and not self.every_n_train_iters(runner, self.interval) and not last:
             return
-        reading = read_norms(_bare(runner.model))
+        reading = read_norms(unwrapped(runner.model))
         for name, values in reading.items():
             for k, value in enumerate(values):
                 runner.message_hub.update_scalar(f'train/lipschitz/{name}_{k}', value)
@@ -143,7 +143,7 @@ class SpectralNormHook(Hook):
             folder = Path(runner.work_dir)
             (folder / 'lipschitz.json').write_text(json.dumps(history, indent=1) + '\n')
             if 'student' in history[0]:
-                plot_history(history, folder / 'lipschitz.png', [name for name, *_ in pairs_of(_bare(runner.model))])
+                plot_history(history, folder / 'lipschitz.png', [name for name, *_ in pairs_of(unwrapped(runner.model))])
             if self._norms is not None:
                 plot_layers(history, folder / 'lipschitz_layers.png', self.max_norm)
             for path in sorted(folder.glob('lipschitz*.png')):
@@ -153,10 +153,6 @@ class SpectralNormHook(Hook):
     def history(self, runner) -> List[dict]:
         """The readings so far, oldest first."""
         return list(runner.message_hub.runtime_info.get(self.HISTORY, []))
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
 
 
 def pairs_of(model: nn.Module) -> List[tuple]:

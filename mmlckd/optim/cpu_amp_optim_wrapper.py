@@ -4,12 +4,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Optional, Sequence
 
 import torch
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from torch import nn
 from torch.utils._pytree import tree_map
 
 from mmlckd.registry import OPTIM_WRAPPERS
+from mmlckd.unwrapped import unwrapped
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -37,7 +37,7 @@ class CpuAmpOptimWrapper(OptimWrapper):
             if self.modules is None:
                 stack.enter_context(torch.autocast('cpu', torch.bfloat16))
             for name in self.modules or ():
-                _autocast_inside((model.module if is_model_wrapper(model) else model).get_submodule(name), stack)
+                _autocast_inside(unwrapped(model).get_submodule(name), stack)
             yield
 
 

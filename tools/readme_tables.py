@@ -69,10 +69,11 @@ def step_table():
                      *ratios, f'{memory:.2f}', f"{workload['hook']['share']:.2%}"])
         verdicts += [(f"{title}, {Path(workload['config']).stem}", target) for title, target in workload['targets'].items()]
     missed = '; '.join(f"{title}: {target['reached']} ({target['target']})" for title, target in verdicts if not target['met'])
+    rounds = ' to '.join(map(str, sorted({workload['rounds'] for workload in record['workloads'].values()})))
     header = ['step', 'floor, ms', 'student alone', 'Lipschitz alone', 'ours', 'ours, teacher in bf16', 'naive', 'peak memory', 'hook']
     note = (
         "Times as parts of the floor, the student's step and the teacher's forward to its deepest tap: medians of "
-        f"{record['rounds']} rounds in turns, {record['threads']} threads, {record['device']}, torch {record['torch']}, "
+        f"{rounds} rounds in turns, {record['threads']} threads, {record['device']}, torch {record['torch']}, "
         f"{record['units']}. Lipschitz alone: without connectors and other losses. Ours: the recipe, with connectors and OFD. "
         "Naive: the teacher through its own heads and losses. Peak memory: ours, of the floor's. Hook: share of training that "
         "reading every layer's norm takes. "

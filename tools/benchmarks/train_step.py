@@ -76,7 +76,7 @@ def make_parser():
     parser.add_argument('--threads', type=int, default=2, help='CPU threads (default: 2)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmarks/train_step.json'),
-                        help='where the JSON, and a figure beside it, go')
+                        help='where the JSON, and a figure beside it, go; other workloads in that file, measured alike, are kept')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     return parser
 
@@ -296,11 +296,14 @@ def main(args):
     torch.set_num_threads(args.threads)
     MMLogger.get_instance('benchmark', log_level='ERROR')  # what each weight was drawn from is not of interest here
     console = Console()
-    record = dict(torch=torch.__version__, machine=platform.machine(), device=args.device, threads=args.threads, rounds=args.rounds,
-                  units=f'{"with" if half_precision_units() else "without"} units for matrices in half precision', workloads={})
+    units = f'{"with" if half_precision_units() else "without"} units for matrices in half precision'
+    place = dict(torch=torch.__version__, machine=platform.machine(), device=args.device, threads=args.threads, units=units)
+    record = json.loads(args.out.read_text()) if args.out.is_file() else {}
+    kept = record.get('workloads', {}) if {key: record.get(key) for key in place} == place else {}
+    record = dict(place, workloads={name: kept[name] for name in WORKLOADS if name in kept})
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for name in args.workloads:
-        result = record['workloads'][name] = measure(name, args, console)
+        result = record['workloads'][name] = dict(rounds=args.rounds, **measure(name, args, console))
         result['targets'] = targets(name, result)
         report(name, result, console)
         args.out.write_text(json.dumps(record, indent=1) + '\n')

@@ -287,7 +287,7 @@ def plot(workloads, path):
         axes.set_yticks(range(len(workloads)), [f"{Path(workload['config']).stem}\n{workload['batch']} x {workload['size']} px"
                                                 for workload in workloads.values()], fontsize=8)
         axes.invert_yaxis()
-        axes.set_xlabel("step time, of the floor (the student's step and the teacher's forward); bars: middle half of the rounds")
+        axes.set_xlabel('step time, of the floor; bars: middle half of the rounds')
         figure.legend(loc='outside upper center', ncols=3, frameon=False, fontsize=8)
         figure.savefig(path, dpi=150)
 

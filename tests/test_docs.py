@@ -1,5 +1,6 @@
 """The README: its commands run, its paths exist, its tables are the records'."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -60,6 +61,16 @@ def test_the_benchmarks_run(command, tmp_path):
     result = run(f'tools/benchmarks/{command[0]}', *command[1:], '--batch', '1', '--rounds', '2', '--out', tmp_path / 'record.json')
     assert result.returncode == 0, result.stderr
     assert (tmp_path / 'record.json').is_file()
+
+
+def test_the_soak_counts_what_could_grow(mnist, tmp_path):
+    result = run('tools/benchmarks/soak.py', '--iterations', '40', '--every', '1', '--data', mnist, '--work-dir', tmp_path, '--out', tmp_path / 'record.json')
+    readings = json.loads((tmp_path / 'record.json').read_text())['readings']  # written whatever grew: so short a run is still warming up
+    assert result.returncode == 0 or 'what grew over the second half' in result.stderr, result.stderr
+    assert readings['last']['iter'] == 40
+    assert readings['last']['forward_hooks'] == 0  # taps hang on modules within a forward only
+    for count in ('runner_hooks', 'scalars'):
+        assert readings['last'][count] == readings['middle'][count] > 0, count
 
 
 @pytest.mark.parametrize('command', [command for command in COMMANDS if command.startswith('make')])

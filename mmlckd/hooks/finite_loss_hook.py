@@ -41,7 +41,8 @@ class FiniteLossHook(Hook):
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         iteration = runner.iter + 1
-        terms = {name: runner.message_hub.get_scalar(f'train/{name}').current() for name in outputs or () if 'loss' in name}
+        logged = runner.message_hub.log_scalars
+        terms = {name: logged[f'train/{name}'].current() for name in outputs or () if 'loss' in name and f'train/{name}' in logged}
         wrong = [f'{name} is {value}' for name, value in terms.items() if not math.isfinite(value)]
         if wrong and iteration - self._warned >= self.interval:
             print_log(f'at iteration {iteration} {" and ".join(wrong)}', 'current', logging.WARNING)

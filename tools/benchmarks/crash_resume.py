@@ -30,9 +30,9 @@ from mmengine.hooks import Hook
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 from mmlckd.checkpoint import read_checkpoint
-from mmlckd.config import read_config
 from mmlckd.launching import run_tool
 from mmlckd.registry import HOOKS
 
@@ -201,13 +201,6 @@ def equal(one, other) -> bool:
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(np.array_equal(one, other))
 
 
-def free_port() -> str:
-    import socket
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
-
-
 def sound(row: dict) -> bool:
     code = dict(SIGKILL=-signal.SIGKILL, SIGTERM=143)[row['signal']]
     return not row['differs'] and row['resumed_from'] >= row['last_checkpoint'] and row['exit_code'] == code
@@ -216,10 +209,9 @@ def sound(row: dict) -> bool:
 def main(args):
     if not Path(args.data).is_dir():
         raise FileNotFoundError(f'--data is {args.data!r}, which does not exist: make it with `python tools/prepare_mnist5k.py`')
-    console, args.port = Console(), free_port()
+    console, args.port = Console(), str(get_free_port())
     shutil.rmtree(args.work_dir, ignore_errors=True)
     args.work_dir.mkdir(parents=True)
-    read_config(CONFIG)
     reference = Training(args, args.work_dir / 'uninterrupted')
     if reference.end() != 0:
         raise ValueError(f'the uninterrupted training failed: {args.work_dir / "uninterrupted.log"} says why')

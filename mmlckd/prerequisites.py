@@ -4,7 +4,7 @@ import difflib
 import os
 from importlib import import_module
 from pathlib import Path
-from typing import Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 from xml.etree import ElementTree
 
 from mmengine.config import Config
@@ -24,23 +24,37 @@ def check_prerequisites(config: Config, loaders: Sequence[str] = ('train_dataloa
     """
     if config.get('default_scope') == 'mmdet':
         _check_operators()
-    datasets = [item for name in loaders for item in leaf_datasets((config.get(name) or {}).get('dataset'), f'{name}.dataset')]
-    datasets = [(field, dataset) for field, dataset in datasets if not dataset.get('backend_args')]  # local ones
-    needed = {dataset['data_root']: f'{field}.data_root' for field, dataset in reversed(datasets) if dataset.get('data_root')}
-    if 'train_dataloader' in loaders:
-        teacher = config.model.get('teacher') if is_distiller(config.model) else None
-        checkpoints = {'model.teacher.checkpoint': teacher.get('checkpoint') if isinstance(teacher, dict) else None,
-                       'load_from': config.get('load_from')}
-        needed.update({path: field for field, path in checkpoints.items() if path and '://' not in path})
-    for path, field in needed.items():
-        if not Path(path).expanduser().exists() and find_file(path) is None:
+    for path, field in needed_paths(config, loaders).items():
+        if not is_there(path):
             command = config.get('prerequisites', {}).get(path)
             remedy = f'make it with `{command}`' if command else f'put or link it there, or name another with --cfg-options {field}=...'
             raise FileNotFoundError(f'{field} is {path!r}, which does not exist: {remedy}')
     check = dict(mmdet=_check_boxes, mmseg=_check_masks).get(config.get('default_scope'))
     if check and os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0':  # one process reads for all
-        for dataset in {str(dataset): dataset for _, dataset in datasets}.values():
+        for dataset in {str(dataset): dataset for _, dataset in _local_datasets(config, loaders)}.values():
             check(dataset)
+
+
+def needed_paths(config: Config, loaders: Sequence[str] = ('train_dataloader', 'val_dataloader')) -> Dict[str, str]:
+    """The local paths that a run of this config reads, data folders before checkpoints, each with the field that names it."""
+    needed = {dataset['data_root']: f'{field}.data_root' for field, dataset in reversed(_local_datasets(config, loaders))
+              if dataset.get('data_root')}
+    if 'train_dataloader' in loaders:
+        teacher = config.model.get('teacher') if is_distiller(config.model) else None
+        checkpoints = {'model.teacher.checkpoint': teacher.get('checkpoint') if isinstance(teacher, dict) else None,
+                       'load_from': config.get('load_from')}
+        needed.update({path: field for field, path in checkpoints.items() if path and '://' not in path})
+    return needed
+
+
+def is_there(path: str) -> bool:
+    """Whether a needed path exists, seen from the working folder or from the repository's root."""
+    return Path(path).expanduser().exists() or find_file(path) is not None
+
+
+def _local_datasets(config: Config, loaders: Sequence[str]) -> List[Tuple[str, dict]]:
+    datasets = [item for name in loaders for item in leaf_datasets((config.get(name) or {}).get('dataset'), f'{name}.dataset')]
+    return [(field, dataset) for field, dataset in datasets if not dataset.get('backend_args')]
 
 
 def _check_operators() -> None:

@@ -65,7 +65,7 @@ def save_untrained(path, target):
 def mnist(tmp_path_factory):
     """Folder of MNIST-5k, written by the tool."""
     out = tmp_path_factory.mktemp('data') / 'mnist5k'
-    result = run('tools/prepare_mnist5k.py', '--out', out)
+    result = run('tools/prepare_digits.py', '--out', out)
     assert result.returncode == 0, result.stderr
     return out
 

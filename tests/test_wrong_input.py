@@ -158,7 +158,7 @@ COMMANDS = [
     ('analysis into a file', ANALYZE + ' {alone} --out {files}/text.pth', "--out is '{files}/text.pth', and '{files}/text.pth' is a file: name a folder"),
     ('analysis of another network', ANALYZE + ' {teacher} --images 1 --out {tmp} --teacher {teacher} --cfg-options {data}', "checkpoint '{teacher}' does not fit ImageClassifier: "),
     ('analysis of no checkpoint', ANALYZE + ' nowhere.pth --images 1 --out {tmp} --teacher {teacher} --cfg-options {data}', "checkpoint 'nowhere.pth' does not exist"),
-    ('data into a full folder', 'tools/prepare_mnist5k.py --out {files}', "--out is '{files}', which is a folder with other content"),
+    ('data into a full folder', 'tools/prepare_digits.py --out {files}', "--out is '{files}', which is a folder with other content"),
     ('too few scenes', 'tools/prepare_digit_scenes.py --train 2 --out {tmp}/scenes', '--train is 2: at least 4 scenes are needed'),
     ('record of no run', 'tools/model_zoo.py --add {files}', '{files} has 0 config files: give the work folder of one training'),
 ]

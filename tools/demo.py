@@ -53,7 +53,7 @@ SCENES = dict(
     runs=('teacher, 32 channels', 'student, 16 channels, alone', 'student, 16 channels, Lipschitz-guided'))
 DEMOS = dict(
     classification=Demo(
-        data='data/mnist5k', prepare='tools/prepare_mnist5k.py', teacher='mnist5k_wrn16-2', student='mnist5k_wrn10-1',
+        data='data/mnist5k', prepare='tools/prepare_digits.py', teacher='mnist5k_wrn16-2', student='mnist5k_wrn10-1',
         runs=('teacher WRN-16-2, 2,000 images', 'student WRN-10-1 alone, 100 images', 'student Lipschitz-guided, 100 images'),
         metric='test accuracy %', key='accuracy/top1', factor=1., tested_on='MNIST-5k, 2,000 test images'),
     detection=Demo(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from prepare_mnist5k import folder_in_one_piece, load_digits
+from prepare_digits import folder_in_one_piece, load_digits
 from rich.progress import Progress
 
 from mmlckd.launching import run_tool

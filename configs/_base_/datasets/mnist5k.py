@@ -1,6 +1,6 @@
 """MNIST-5k: 5,000 real digits, 28 px, read as colour images. Training takes a low-data part of the training split."""
 data_root = 'data/mnist5k'
-prerequisites = {data_root: 'python tools/prepare_mnist5k.py'}
+prerequisites = {data_root: 'python tools/prepare_digits.py'}
 data_preprocessor = dict(num_classes=10, mean=[33.3] * 3, std=[78.6] * 3, to_rgb=False)
 
 train_pipeline = [

@@ -1,0 +1,18 @@
+"""What the Lipschitz term adds to each way of distilling, in classification with few images: the README's table."""
+data = {
+    'MNIST-5k, 100 images': 'configs/study/data/mnist5k_100.py',
+    'MNIST-5k, 400 images': 'configs/study/data/mnist5k_400.py',
+    'sklearn digits, 100 images': 'configs/study/data/sklearn_100.py',
+}
+losses = dict(fsp=dict(type='mmlckd.FSPLoss', connectors=True), at=dict(type='mmlckd.AttentionTransferLoss'))
+methods = [
+    [], ['lipschitz'],
+    ['kd'], ['kd', 'lipschitz'],
+    ['ofd'], ['ofd', 'lipschitz'],
+    ['kd', 'ofd'], ['kd', 'ofd', 'lipschitz'],
+    ['fsp'], ['at'], ['kd', 'ofd', 'at'],
+]
+seeds = list(range(10, 20))
+selection_seeds = list(range(5))
+grid = dict(kd=[1., 3., 10.], ofd=[3e-4, 1e-3, 3e-3], lipschitz=[0.3, 1., 3.], fsp=[1e-4, 1e-3, 1e-2], at=[50., 500., 5000.])
+weights = 'configs/study/readme_weights.json'

@@ -1,0 +1,8 @@
+"""Studies: methods of distillation x data sets x seeds, run through ordinary configs, and what the differences are worth."""
+
+from .cell import Cell, method_title
+from .plan import Study
+from .pool import run_all
+from .statistics import Comparison, compare, holm
+
+__all__ = ['Cell', 'Comparison', 'Study', 'compare', 'holm', 'method_title', 'run_all']

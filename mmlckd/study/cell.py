@@ -1,0 +1,115 @@
+"""One training of a study, and what is measured of it."""
+
+import fcntl
+import hashlib
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Dict, Tuple
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmlckd.config import bare_config, is_distiller, read_config
+from mmlckd.launching import make_resumable
+from mmlckd.storage import AtomicBackend, newest_checkpoint
+
+from .measuring import curves, measure
+
+METHODS = dict(kd='KD', ofd='OFD', fsp='FSP', at='AT', lipschitz='Lipschitz')
+
+
+def method_title(method: Tuple[str, ...]) -> str:
+    """How a method is called in tables: its losses' names."""
+    return ' + '.join(METHODS.get(name, name) for name in method) or 'alone'
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method on a data set, with a seed.
+
+    Args:
+        data: What the data set is called.
+        recipe: Path of a distillation config, which says everything else.
+        method: Names of the distillation losses that are on; none is the student alone.
+        losses: Loss dicts by name, which take the place of the recipe's or stand beside them.
+        weights: Loss weights by name, where they are not those of the loss dicts.
+        seed: Of the run.
+    """
+
+    data: str
+    recipe: str
+    method: Tuple[str, ...]
+    losses: Dict[str, dict]
+    weights: Dict[str, float]
+    seed: int
+
+    def config(self) -> Config:
+        """The recipe with the method's losses alone.
+
+        Raises:
+            FileNotFoundError, ValueError: There is no such recipe, it distils nothing, or has no such loss.
+        """
+        config = read_config(self.recipe)
+        if not is_distiller(config.get('model', {})):
+            raise ValueError(f'{self.recipe} is no distillation config: a study needs one of type mmlckd.LipschitzDistiller')
+        known = {**config.model.losses, **self.losses}
+        for name in self.method:
+            if name not in known:
+                raise ValueError(f'method {"+".join(self.method)!r} has the loss {name!r}, and {self.recipe} has {", ".join(known)}: '
+                                 'choose of these')
+        config.model.losses = {name: {**known[name], **({'loss_weight': self.weights[name]} if name in self.weights else {})}
+                               for name in self.method}
+        config.custom_hooks = [hook for hook in config.get('custom_hooks') or [] if self._serves(hook, config.model.losses)]
+        config.get('default_hooks', {}).pop('spectral_norm', None)
+        if not self.method:
+            config = bare_config(config)
+        config.randomness = dict(seed=self.seed)
+        return config
+
+    @staticmethod
+    def _serves(hook: dict, losses: Dict[str, dict]) -> bool:
+        """Whether a hook of the recipe has something to do in a run with these losses."""
+        kind = hook['type'].split('.')[-1]
+        if kind == 'ConnectorWarmupHook':
+            return any(loss.get('connectors') for loss in losses.values())
+        return kind != 'LossWeightHook' or hook['loss'] in losses
+
+    def digest(self) -> str:
+        """What names the cell on the disk beside its seed: a change of its config makes it another one."""
+        text = json.dumps({**self.config().to_dict(), 'randomness': None}, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+    def folder(self, work_dir: Path) -> Path:
+        return work_dir / Path(self.recipe).stem / f'{"+".join(self.method) or "alone"}-{self.digest()}'
+
+    def run(self, folder: Path, origin: dict) -> dict:
+        """Train and measure, or go on where that was cut off; the record is written when all is done, and then the weights are removed.
+
+        Args:
+            folder: Where the record and the run's own files go.
+            origin: What else the record is to say: commit, versions, machine.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / 'lock', 'w') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # a study that was killed may have left its cells running
+            path, run_dir = folder / 'record.json', folder / 'run'
+            if path.is_file():
+                return json.loads(path.read_text())
+            start, config = time.time(), self.config()
+            config.work_dir = str(run_dir)
+            last = newest_checkpoint(run_dir)
+            if last:
+                config.update(resume=True, load_from=last)
+            make_resumable(config)
+            runner = Runner.from_cfg(config)
+            runner.train()
+            seconds = time.time() - start
+            record = dict(data=self.data, recipe=self.recipe, method=list(self.method), weights=self.weights, seed=self.seed,
+                          config=self.digest(), **origin, train_seconds=round(seconds, 1), **measure(runner), curves=curves(runner))
+            record['seconds'] = round(time.time() - start, 1)
+            AtomicBackend().put_text(json.dumps(record, indent=1) + '\n', path)
+            shutil.rmtree(run_dir)
+            return record

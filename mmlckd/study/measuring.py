@@ -1,0 +1,72 @@
+"""What a study reads off a trained student."""
+
+import statistics
+from typing import Dict, List
+
+import torch
+from mmengine.runner import Runner
+
+from mmlckd.analysis.evaluating import evaluating
+from mmlckd.analysis.local_lipschitz import local_lipschitz
+from mmlckd.analysis.pixels import pixel_view
+from mmlckd.analysis.robustness import robust_accuracy
+
+# What a task's result is called, and its factor to per cent.
+RESULTS = {'accuracy/top1': 1., 'pascal_voc/mAP': 100., 'coco/bbox_mAP': 100., 'mIoU': 1.}
+SIGMAS, EPSILONS = (32., 64.), (8.,)  # pixel values
+POINTS = 50  # test images at which the local Lipschitz constant is taken
+
+
+def result_of(metrics: Dict[str, float]) -> float:
+    """The number a study compares, in per cent.
+
+    Raises:
+        ValueError: The evaluator gives none of those known.
+    """
+    for name, factor in RESULTS.items():
+        if name in metrics:
+            return factor * float(metrics[name])
+    raise ValueError(f'the evaluation gives {", ".join(metrics)}: a study compares one of {", ".join(RESULTS)}')
+
+
+def measure(runner: Runner) -> Dict[str, float]:
+    """Test and validation result; of classifiers also the training result, accuracy under noise and FGSM, and the local constant."""
+    result = dict(test=result_of(runner.test()), validation=result_of({name: hub(runner, f'val/{name}')[-1] for name in RESULTS
+                                                                      if f'val/{name}' in runner.message_hub.log_scalars}))
+    if runner.cfg.get('default_scope') == 'mmpretrain':
+        result.update(train=_train_accuracy(runner), **_robustness(runner))
+    return result
+
+
+def hub(runner: Runner, name: str) -> List[float]:
+    """Every value that was logged under a name."""
+    return runner.message_hub.get_scalar(name).data[0].tolist()
+
+
+def curves(runner: Runner) -> Dict[str, List[float]]:
+    """Over training: the validation result at every evaluation, and each epoch's mean loss."""
+    validation = next(hub(runner, f'val/{name}') for name in RESULTS if f'val/{name}' in runner.message_hub.log_scalars)
+    losses, length = hub(runner, 'train/loss'), len(runner.train_dataloader)
+    if runner.cfg.train_cfg.get('by_epoch') is False or 'max_iters' in runner.cfg.train_cfg:
+        length = max(1, len(losses) // 50)
+    return dict(validation=[round(float(value), 4) for value in validation],
+                loss=[round(statistics.fmean(losses[k:k + length]), 4) for k in range(0, len(losses), length)])
+
+
+def _train_accuracy(runner: Runner) -> float:
+    """Accuracy on the training images, as they are tested: without augmentation."""
+    config = runner.cfg.test_dataloader.copy()
+    config.dataset = {**runner.cfg.train_dataloader.dataset, 'pipeline': config.dataset.pipeline}
+    samples = [sample for batch in Runner.build_dataloader(config) for sample in runner.model.test_step(batch)]
+    return 100 * statistics.fmean(float(sample.pred_label == sample.gt_label) for sample in samples)
+
+
+def _robustness(runner: Runner) -> Dict[str, float]:
+    student = getattr(runner.model, 'student', runner.model)
+    with evaluating(student):
+        view = pixel_view(student, list(runner.test_dataloader))
+        accuracies = robust_accuracy(view.function, list(zip(view.images, view.labels)), SIGMAS, EPSILONS, attacks=('fgsm',))
+        images = torch.cat(view.images)
+        local = local_lipschitz(view.function, images[::max(1, len(images) // POINTS)][:POINTS])
+    return {**{f'noise {sigma:g}': value for sigma, value in zip(SIGMAS, accuracies['noise'])},
+            **{f'FGSM {epsilon:g}': value for epsilon, value in zip(EPSILONS, accuracies['fgsm'])}, 'local constant': local.mean().item()}

@@ -1,0 +1,103 @@
+"""What a study runs: cells and their configs, and how weights are chosen."""
+
+import pytest
+from conftest import ROOT
+from mmengine.config import Config
+
+from mmlckd.config import read_config
+from mmlckd.study import Cell, Study
+from mmlckd.study.plan import restricted
+
+DIGITS = 'configs/study/data/mnist5k_100.py'
+
+
+def cell(*method, recipe=DIGITS, losses=(), weights=(), seed=3):
+    return Cell('digits', recipe, method, dict(losses), dict(weights), seed)
+
+
+def study(**fields):
+    return Study(Config({**dict(data=dict(a='a.py', b='b.py'), methods=[[], ['kd'], ['kd', 'lipschitz']], seeds=[10, 11],
+                                selection_seeds=[0, 1], grid=dict(kd=[1., 2.], lipschitz=[0.1, 1.])), **fields}), 'mine')
+
+
+def test_the_student_alone_is_the_plain_network():
+    config = cell().config()
+    assert config.model == {**read_config(DIGITS).model.student, 'data_preprocessor': config.data_preprocessor}
+    assert config.randomness.seed == 3
+
+
+def test_a_method_has_its_losses_alone_with_its_weights():
+    fsp = dict(type='mmlckd.FSPLoss', connectors=True)
+    losses = cell('ofd', 'fsp', losses=dict(fsp=fsp), weights=dict(fsp=0.5)).config().model.losses
+    assert losses == dict(ofd=read_config(DIGITS).model.losses.ofd, fsp=dict(**fsp, loss_weight=0.5))
+
+
+@pytest.mark.parametrize('recipe, hook, with_it, without_it', [
+    ('configs/lckd/cifar100_wrn28-4_to_wrn16-4.py', 'LossWeightHook', ('ofd', 'lipschitz'), ('ofd',)),
+    ('configs/lckd/voc_deeplabv3plus_r101_to_r18.py', 'ConnectorWarmupHook', ('ofd',), ()),
+])
+def test_hooks_stay_where_they_serve_a_loss(recipe, hook, with_it, without_it):
+    for method, there in ((with_it, True), (without_it, False)):
+        hooks = [item.type.split('.')[-1] for item in cell(*method, recipe=recipe).config().custom_hooks]
+        assert (hook in hooks) == there
+
+
+def test_the_digest_is_that_of_the_run_and_not_of_its_seed():
+    digest = cell('kd').digest()
+    assert cell('kd', seed=4).digest() == digest
+    assert len({digest, cell('ofd').digest(), cell('kd', weights=dict(kd=2.)).digest(), cell().digest()}) == 4
+
+
+def test_unknown_losses_and_plain_configs_are_refused():
+    with pytest.raises(ValueError, match="has the loss 'kdd', and .* has lipschitz, ofd, kd: choose of these"):
+        cell('kdd').config()
+    with pytest.raises(ValueError, match='is no distillation config'):
+        cell(recipe='configs/demo/mnist5k_wrn10-1.py').config()
+
+
+def test_the_report_goes_seed_by_seed():
+    cells = study().cells()
+    assert [(cell.seed, cell.data, cell.method) for cell in cells[:4]] == [
+        (10, 'a', ()), (10, 'a', ('kd',)), (10, 'a', ('kd', 'lipschitz')), (10, 'b', ())]
+    assert len(cells) == 2 * 2 * 3
+
+
+def test_selection_takes_the_best_validation_result_and_keeps_it_for_longer_methods():
+    asked = []
+
+    def run(cells):
+        asked.extend(cells)
+        return [dict(validation=cell.weights['kd'] * 10 - abs(cell.weights.get('lipschitz', 1.) - 1.) + cell.seed) for cell in cells]
+
+    chosen = study().selection(run)
+    assert chosen['kd']['weights'] == dict(kd=2.)
+    assert chosen['kd+lipschitz']['weights'] == dict(kd=2., lipschitz=1.)
+    assert chosen['kd']['tried'] == [[1., 10.5], [2., 20.5]]
+    assert {cell.seed for cell in asked} == {0, 1} and {cell.data for cell in asked} == {'a', 'b'}
+    assert all(cell.weights['kd'] == 2. for cell in asked if len(cell.method) == 2)
+
+
+def test_selection_needs_grids_and_the_shorter_methods():
+    for fields in (dict(grid=dict(kd=[1.])), dict(methods=[['kd', 'lipschitz']])):
+        with pytest.raises(ValueError, match="'KD \\+ Lipschitz' cannot be tuned"):
+            study(**fields).selection(lambda cells: [dict(validation=0.)] * len(cells))
+
+
+def test_seeds_of_selection_are_not_reported():
+    with pytest.raises(ValueError, match='seeds has \\[1\\], which are selection_seeds too'):
+        study(seeds=[1, 2])
+    with pytest.raises(ValueError, match="'mine' has no methods"):
+        Study(Config(dict(data={}, seeds=[1])), 'mine')
+
+
+def test_a_command_line_names_other_data_methods_and_seeds():
+    other = restricted(study(), ['b', 'my/own.py'], ['alone', 'kd+at'], [7])
+    assert other.data == {'b': 'b.py', 'own': 'my/own.py'} and other.methods == [(), ('kd', 'at')] and other.seeds == [7]
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'configs/study').glob('*.py')), ids=lambda path: path.stem)
+def test_every_preset_is_complete(path):
+    preset = Study(read_config(str(path)), path.stem)
+    assert all(cell.config().model for cell in preset.cells()[:len(preset.data) * len(preset.methods)])
+    if preset.grid:
+        assert preset.selection(lambda cells: [dict(validation=0.)] * len(cells))

@@ -1,0 +1,49 @@
+"""Paired comparisons against scipy's test and worked examples."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from mmlckd.study import compare, holm
+
+NUMBERS = st.lists(st.tuples(*[st.floats(0, 100)] * 2), min_size=3, max_size=20)
+
+
+@given(NUMBERS)
+def test_compare_is_the_paired_t_test(pairs):
+    values, baseline = np.array(pairs).T
+    result = compare(values, baseline)
+    assert result.difference == pytest.approx((values - baseline).mean(), abs=1e-9)
+    if (values - baseline).std() > 1e-6:
+        reference = stats.ttest_rel(values, baseline)
+        interval = reference.confidence_interval(0.95)
+        assert result.p_value == pytest.approx(reference.pvalue, abs=1e-9)
+        assert result.half_width == pytest.approx((interval.high - interval.low) / 2)
+
+
+@pytest.mark.parametrize('shift, p_value', [(0., 1.), (2., 0.)])
+def test_differences_without_spread(shift, p_value):
+    assert compare([1. + shift, 2. + shift], [1., 2.]) == (shift, 0., p_value, 2)
+
+
+@pytest.mark.parametrize('values, baseline', [([1.], [2.]), ([1., 2.], [1.])])
+def test_too_few_or_unequal_runs_are_refused(values, baseline):
+    with pytest.raises(ValueError, match='as many on both sides, at least two'):
+        compare(values, baseline)
+
+
+def test_holm_by_hand():
+    # sorted 0.01, 0.02, 0.03 times 3, 2, 1 = 0.03, 0.04, 0.03, and no later one below an earlier: 0.03, 0.04, 0.04
+    assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm([0.6, 0.5]) == [1., 1.]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_lies_between_the_plain_values_and_bonferronis(p_values):
+    adjusted = holm(p_values)
+    for plain, value in zip(p_values, adjusted):
+        assert plain <= value <= min(1., len(p_values) * plain) + 1e-12
+    assert np.argsort(p_values, kind='stable').tolist() == sorted(range(len(p_values)), key=lambda i: (adjusted[i], p_values[i], i))

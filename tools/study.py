@@ -1,0 +1,131 @@
+"""A study: what each way of distilling gains on each data set, seed by seed, and whether the differences are more than chance.
+
+    python tools/study.py --preset quick
+    python tools/study.py --preset readme                     # the README's classification table, about an hour on two cores
+    python tools/study.py --preset readme --select            # choose the weights anew, on seeds that are not reported
+    python tools/study.py --preset quick --data configs/demo/mnist5k_wrn16-2_to_wrn10-1.py --seeds 20 21 22
+    python tools/study.py my/study.py --methods alone kd kd+lipschitz
+
+A preset is a config in configs/study. Every training is an ordinary run of a recipe; what is finished is not run again, what was
+interrupted goes on. The end is a table, a figure and a JSON file of all records, named after the preset, in --out.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+from mmengine.utils import get_git_hash
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mmlckd.config import REPOSITORY, read_config
+from mmlckd.launching import check_folder, run_tool
+from mmlckd.prerequisites import check_prerequisites, is_there, needed_paths
+from mmlckd.storage import AtomicBackend
+from mmlckd.study import Study, run_all
+from mmlckd.study.figure import plot_study
+from mmlckd.study.plan import restricted
+from mmlckd.study.tables import comparison_rows, result_rows
+
+PRESETS = REPOSITORY / 'configs' / 'study'
+
+
+def make_parser():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument('config', nargs='?', help='a study config')
+    which.add_argument('--preset', choices=sorted(path.stem for path in PRESETS.glob('*.py')), help='one of configs/study')
+    parser.add_argument('--select', action='store_true', help='choose the methods\' weights on the selection seeds and write them to its file')
+    parser.add_argument('--data', nargs='+', metavar='DATA', help='data sets: titles of the study, or recipes (distillation configs)')
+    parser.add_argument('--methods', nargs='+', metavar='METHOD', help='methods: loss names joined by +, or alone')
+    parser.add_argument('--seeds', nargs='+', type=int, metavar='SEED', help='seeds of the report')
+    parser.add_argument('--jobs', type=int, default=2, help='trainings at a time, which share the cores (default: 2)')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/study'), help='folder of the trainings (default: work_dirs/study)')
+    parser.add_argument('--out', type=Path, help='folder of table, figure and records (default: --work-dir)')
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    return parser
+
+
+def origin():
+    """Where a record comes from: commit, versions, machine."""
+    changed = subprocess.run(['git', 'status', '--porcelain', '--untracked-files=no'], cwd=REPOSITORY, capture_output=True, text=True).stdout
+    versions = {}
+    for package in ('torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmpretrain', 'onedl-mmdetection', 'onedl-mmsegmentation',
+                    'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmsegmentation', 'numpy'):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return dict(commit=get_git_hash(fallback='unknown', digits=12) + ('+changes' if changed else ''), versions=versions,
+                machine=f'{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, '
+                        f'Python {platform.python_version()}')
+
+
+def prepare(path, console):
+    """Make what a config needs, data and teacher, by the commands that it names."""
+    config = read_config(path)
+    for needed in needed_paths(config):
+        command = config.get('prerequisites', {}).get(needed)
+        if command and not is_there(needed):
+            tool, *rest = command.split()[1:]
+            if tool == 'tools/train.py':
+                prepare(rest[0], console)
+            console.print(f'[dim]{command}[/dim]', soft_wrap=True)
+            subprocess.run([sys.executable, tool, *rest], check=True, stdout=subprocess.DEVNULL)
+    check_prerequisites(config)
+
+
+def run_with_progress(cells, args, console, title):
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TextColumn('trainings'), TimeElapsedColumn(),
+               TextColumn('left'), TimeRemainingColumn(elapsed_when_finished=True))
+    with Progress(*columns, console=console, speed_estimate_period=600) as progress:
+        task = progress.add_task(title, total=len(cells))
+
+        def done(cell, record):
+            progress.advance(task)
+        return run_all(cells, args.work_dir, origin(), args.jobs, done)
+
+
+def main(args):
+    if args.jobs < 1:
+        raise ValueError(f'--jobs is {args.jobs}: at least 1 is needed')
+    out = args.out or args.work_dir
+    check_folder('--work-dir', args.work_dir)
+    check_folder('--out', out)
+    path = args.config or PRESETS / f'{args.preset}.py'
+    study = restricted(Study(read_config(str(path)), Path(path).stem), args.data, args.methods, args.seeds)
+    console = Console()
+    for recipe in study.data.values():
+        prepare(recipe, console)
+    if args.select:
+        if study.weights_file is None:
+            raise ValueError(f'study {study.name!r} names no file for the weights: add weights=... to its config')
+        chosen = study.selection(partial(run_with_progress, args=args, console=console, title='selection'))
+        record = dict(study=study.name, data=study.data, seeds=study.selection_seeds, methods=chosen)
+        AtomicBackend().put_text(json.dumps(record, indent=1) + '\n', study.weights_file)
+        console.print(f'weights: [bold]{study.weights_file}[/bold]', soft_wrap=True)
+        return
+    records = run_with_progress(study.cells(), args, console, study.name)
+    for title, (header, rows) in (*result_rows(records).items(), *comparison_rows(records).items()):
+        table = Table(title=title)
+        for column in header:
+            table.add_column(column, justify='right' if column else 'left')
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    AtomicBackend().put_text(json.dumps(dict(study=study.name, records=records), indent=1) + '\n', out / f'{study.name}.json')
+    plot_study(records, out / f'{study.name}.png')
+    for name in (f'{study.name}.json', f'{study.name}.png'):
+        console.print(f'written: [bold]{out / name}[/bold]', soft_wrap=True)
+
+
+if __name__ == '__main__':
+    run_tool(main, make_parser())

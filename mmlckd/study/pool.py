@@ -7,7 +7,7 @@ import os
 import traceback
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Callable, List, Sequence
+from typing import Callable, List, Optional, Sequence
 
 import torch
 
@@ -32,7 +32,7 @@ def run_all(cells: Sequence[Cell], work_dir: Path, origin: dict, jobs: int, done
         RuntimeError: A cell failed; the others that were running are finished first. The message says where its log is.
     """
     folders = [cell.folder(work_dir) / f'seed{cell.seed}' for cell in cells]
-    records = [json.loads(path.read_text()) if (path := folder / 'record.json').is_file() else None for folder in folders]
+    records = [_record(cell, folder) for cell, folder in zip(cells, folders)]
     for cell, record in zip(cells, records):
         if record:
             done(cell, record)
@@ -58,11 +58,17 @@ def run_all(cells: Sequence[Cell], work_dir: Path, origin: dict, jobs: int, done
         try:
             for future in as_completed(futures):
                 i = future.result()
-                records[i] = json.loads((folders[i] / 'record.json').read_text())
+                records[i] = _record(cells[i], folders[i])
                 done(cells[i], records[i])
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     return records
+
+
+def _record(cell: Cell, folder: Path) -> Optional[dict]:
+    """What is on the disk of a finished cell, under the data set's present title."""
+    path = folder / 'record.json'
+    return {**json.loads(path.read_text()), 'data': cell.data} if path.is_file() else None
 
 
 def _in_process(cell: Cell, folder: Path, origin: dict, threads: int) -> None:

@@ -1,7 +1,7 @@
 """What the Lipschitz term adds to each way of distilling, in classification with few images: the README's table."""
 data = {
-    'MNIST-5k, 100 images': 'configs/study/data/mnist5k_100.py',
-    'sklearn digits, 100 images': 'configs/study/data/sklearn_100.py',
+    'MNIST-5k, 100 images': 'configs/study/recipes/mnist5k_100.py',
+    'sklearn digits, 100 images': 'configs/study/recipes/sklearn_100.py',
 }
 losses = dict(fsp=dict(type='mmlckd.FSPLoss', connectors=True), at=dict(type='mmlckd.AttentionTransferLoss'))
 methods = [

@@ -8,7 +8,7 @@ from mmlckd.config import read_config
 from mmlckd.study import Cell, Study
 from mmlckd.study.plan import restricted
 
-DIGITS = 'configs/study/data/mnist5k_100.py'
+DIGITS = 'configs/study/recipes/mnist5k_100.py'
 
 
 def cell(*method, recipe=DIGITS, losses=(), weights=(), seed=3):

@@ -98,7 +98,8 @@ def main(args):
         for row in track(np.concatenate(list(splits.values())), description='writing digits'):
             for digit, number in enumerate(row):
                 mmcv.imwrite(images[number], str(folder / str(digit) / f'{number:04d}.png'))
-    print(f'{out}: {sum(map(np.size, splits.values()))} images, ' + ', '.join(f'{split} {numbers.size}' for split, numbers in splits.items()))
+    total = sum(map(np.size, splits.values()))
+    print(f'{out}: {total} images, ' + ', '.join(f'{split} {numbers.size}' for split, numbers in splits.items()))
 
 
 if __name__ == '__main__':

@@ -13,6 +13,8 @@ import statistics
 from functools import partial
 from pathlib import Path
 
+from mmlckd.study.tables import comparison_rows, comparisons, result_rows
+
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / 'tools' / 'benchmarks' / 'records'
 
@@ -105,6 +107,19 @@ def soak_sentence():
             '`tools/benchmarks/soak.py` also counts hooks, tensors, open files and threads, and fails where any of these grows.')
 
 
+def study_tables(name):
+    """Results and comparisons of a study, from the file that tools/study.py wrote."""
+    records = json.loads((RECORDS / f'study_{name}.json').read_text())['records']
+    parts = [f'{title}:\n\n{table(header, rows)}' for title, (header, rows) in {**result_rows(records), **comparison_rows(records)}.items()]
+    seeds = sorted({record['seed'] for record in records})
+    seconds = sum(record['seconds'] for record in records)
+    note = (f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))}. Differences are paired by seed, with 95 % intervals and "
+            f"paired t tests; Holm: adjusted for all {len(comparisons(records))} of the table. "
+            f"{METHOD_MARK}torch {records[0]['versions']['torch']}, {records[0]['machine']}, commit {records[0]['commit']}, "
+            f"{seconds / 3600:.1f} hours of one core.")
+    return '\n\n'.join([*parts, note])
+
+
 def with_table(text, name, content):
     """A page with the content between one table's marks replaced."""
     pattern = rf'(<!-- table: {name} -->\n).*?(<!-- end -->)'
@@ -114,9 +129,11 @@ def with_table(text, name, content):
     return text
 
 
+METHOD_MARK = '\\*: the best with the term by validation, against the best without. '
 TABLES = {**{f'demo_{task}': partial(demo_table, task) for task in ('classification', 'detection', 'segmentation')},
           'lipschitz_loss': loss_table, 'train_step': step_table, 'crash_resume': crash_table,
-          'soak': soak_sentence}
+          'soak': soak_sentence, **{f'study_{path.stem.removeprefix("study_")}': partial(study_tables, path.stem.removeprefix('study_'))
+                                    for path in sorted(RECORDS.glob('study_*.json'))}}
 
 
 def rendered():

@@ -7,7 +7,8 @@
     python tools/study.py my/study.py --methods alone kd kd+lipschitz
 
 A preset is a config in configs/study. Every training is an ordinary run of a recipe; what is finished is not run again, what was
-interrupted goes on. The end is a table, a figure and a JSON file of all records, named after the preset, in --out.
+interrupted goes on. The end is a table, a figure and study_<preset>.json, all records, in --out; tools/readme_tables.py makes the README's
+tables of that file.
 """
 
 import argparse
@@ -43,7 +44,7 @@ def make_parser():
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument('config', nargs='?', help='a study config')
     which.add_argument('--preset', choices=sorted(path.stem for path in PRESETS.glob('*.py')), help='one of configs/study')
-    parser.add_argument('--select', action='store_true', help='choose the methods\' weights on the selection seeds and write them to its file')
+    parser.add_argument('--select', action='store_true', help='choose the methods\' weights on the selection seeds and write their file')
     parser.add_argument('--data', nargs='+', metavar='DATA', help='data sets: titles of the study, or recipes (distillation configs)')
     parser.add_argument('--methods', nargs='+', metavar='METHOD', help='methods: loss names joined by +, or alone')
     parser.add_argument('--seeds', nargs='+', type=int, metavar='SEED', help='seeds of the report')
@@ -56,7 +57,8 @@ def make_parser():
 
 def origin():
     """Where a record comes from: commit, versions, machine."""
-    changed = subprocess.run(['git', 'status', '--porcelain', '--untracked-files=no'], cwd=REPOSITORY, capture_output=True, text=True).stdout
+    status = ['git', 'status', '--porcelain', '--untracked-files=no']
+    changed = subprocess.run(status, cwd=REPOSITORY, capture_output=True, text=True).stdout
     versions = {}
     for package in ('torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmpretrain', 'onedl-mmdetection', 'onedl-mmsegmentation',
                     'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmsegmentation', 'numpy'):
@@ -121,10 +123,12 @@ def main(args):
         for row in rows:
             table.add_row(*row)
         console.print(table)
-    AtomicBackend().put_text(json.dumps(dict(study=study.name, records=records), indent=1) + '\n', out / f'{study.name}.json')
-    plot_study(records, out / f'{study.name}.png')
-    for name in (f'{study.name}.json', f'{study.name}.png'):
-        console.print(f'written: [bold]{out / name}[/bold]', soft_wrap=True)
+    lines = ',\n'.join(json.dumps(record) for record in records)
+    path = out / f'study_{study.name}.json'
+    AtomicBackend().put_text(f'{{"study": "{study.name}", "records": [\n{lines}\n]}}\n', path)
+    plot_study(records, path.with_suffix('.png'))
+    for written in (path, path.with_suffix('.png')):
+        console.print(f'written: [bold]{written}[/bold]', soft_wrap=True)
 
 
 if __name__ == '__main__':

@@ -98,7 +98,7 @@ def restricted(study: Study, data: Optional[Sequence[str]], methods: Optional[Se
     """The study with what a command line names in place of its own: data sets by title or recipes by path, methods, seeds.
 
     Raises:
-        ValueError: A method or data set is not there.
+        ValueError: A seed is one of those that the weights were chosen on.
     """
     if data:
         study.data = {title: path for name in data
@@ -106,5 +106,8 @@ def restricted(study: Study, data: Optional[Sequence[str]], methods: Optional[Se
     if methods:
         study.methods = [tuple(filter(None, name.split('+'))) if name != 'alone' else () for name in methods]
     if seeds:
+        shared = set(seeds) & set(study.selection_seeds)
+        if shared and study.weights_file:
+            raise ValueError(f'--seeds has {sorted(shared)}, which are selection_seeds too: weights were chosen on them, report others')
         study.seeds = list(seeds)
     return study

@@ -45,7 +45,7 @@ def result_rows(records: List[dict]) -> Dict[str, Table]:
     tables = {}
     for data, groups in by_method(records).items():
         measures = [name for name in MEASURES if name == 'gap' and 'train' in records[0] or name in records[0]]
-        rows = [[method_title(method), *(mean_and_deviation(values(group, name), 3 if name == 'local constant' else 2) for name in measures)]
+        rows = [[method_title(method), *(mean_and_deviation(values(group, name), 3 if 'local' in name else 2) for name in measures)]
                 for method, group in groups.items()]
         tables[data] = (['', *(MEASURES[name] for name in measures)], rows)
     return tables

@@ -2,7 +2,8 @@
 _base_ = './mnist5k_100.py'
 data_root = 'data/sklearn_digits'
 teacher_config, teacher_checkpoint = 'configs/study/recipes/sklearn_teacher.py', 'work_dirs/sklearn_teacher/epoch_20.pth'
-prerequisites = {data_root: 'python tools/prepare_digits.py --source sklearn', teacher_checkpoint: f'python tools/train.py {teacher_config}'}
+prerequisites = {data_root: 'python tools/prepare_digits.py --source sklearn',
+                 teacher_checkpoint: f'python tools/train.py {teacher_config}'}
 data_preprocessor = dict(mean=[77.8] * 3, std=[95.9] * 3)
 model = dict(teacher=dict(config=teacher_config, checkpoint=teacher_checkpoint))
 train_dataloader = dict(dataset=dict(data_root=data_root))

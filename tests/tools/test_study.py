@@ -1,0 +1,89 @@
+"""Studies end to end, on shortened recipes: records, tables, figure, and what is not run again."""
+
+import json
+
+import pytest
+from conftest import GUIDED, ROOT, run
+
+RECIPE = f'''
+_base_ = '{ROOT / GUIDED}'
+train_cfg = dict(max_epochs=1, val_interval=1)
+train_dataloader = dict(dataset=dict(data_root='MNIST'))
+val_dataloader = dict(dataset=dict(data_root='MNIST', ann_file='meta/train_100.txt'))
+test_dataloader = dict(dataset=dict(data_root='MNIST', ann_file='meta/train_100.txt'))
+model = dict(teacher=dict(checkpoint=None))
+'''
+STUDY = '''
+data = {'digits': 'recipe.py'}
+methods = [[], ['kd'], ['kd', 'lipschitz']]
+seeds, selection_seeds = [10, 11], [0]
+grid = dict(kd=[1.], lipschitz=[0.1, 1.])
+weights = 'weights.json'
+'''
+
+
+@pytest.fixture(scope='module')
+def folder(mnist, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('study')
+    (folder / 'recipe.py').write_text(RECIPE.replace('MNIST', str(mnist)))
+    (folder / 'mine.py').write_text(STUDY)
+    return folder
+
+
+def study(folder, *arguments):
+    return run(ROOT / 'tools/study.py', *arguments, '--work-dir', folder / 'work', cwd=folder)
+
+
+def test_a_study_from_selection_to_figure(folder):
+    result = study(folder, 'mine.py', '--select')
+    assert result.returncode == 0, result.stderr
+    chosen = json.loads((folder / 'weights.json').read_text())
+    assert chosen['seeds'] == [0] and set(chosen['methods']['kd+lipschitz']['weights']) == {'kd', 'lipschitz'}
+
+    result = study(folder, 'mine.py')
+    assert result.returncode == 0, result.stderr
+    assert 'paired differences' in result.stdout and 'KD + Lipschitz' in result.stdout
+    records = json.loads((folder / 'work/study_mine.json').read_text())['records']
+    assert [(record['seed'], record['method']) for record in records] == [(s, m) for s in (10, 11) for m in ([], ['kd'], ['kd', 'lipschitz'])]
+    for record in records:
+        assert {'test', 'validation', 'train', 'noise 32', 'FGSM 8', 'local constant', 'commit', 'versions', 'machine'} <= set(record)
+        assert record['test'] == record['validation'] == record['train'] and 0 <= record['test'] <= 100  # the same images, here
+        assert record['local constant'] > 0 and len(record['curves']['loss']) == 1
+    assert records[2]['weights'] == chosen['methods']['kd+lipschitz']['weights']
+    assert (folder / 'work/study_mine.png').stat().st_size > 10_000
+    assert not list((folder / 'work').rglob('*.pth'))  # weights go when the record is written
+
+    # finished cells are read, and a cell that is missing is run to the same numbers
+    written = {path: path.stat().st_mtime_ns for path in (folder / 'work').rglob('record.json')}
+    victim = next(path for path in written if 'kd+lipschitz' in str(path) and 'seed11' in str(path))
+    victim.unlink()
+    assert study(folder, 'mine.py').returncode == 0
+    again = json.loads((folder / 'work/study_mine.json').read_text())['records']
+    assert again[-1]['test'] == records[-1]['test'] and again[-1]['curves'] == records[-1]['curves']
+    assert all(path.stat().st_mtime_ns == time for path, time in written.items() if path != victim)
+
+
+def test_own_recipe_methods_and_seeds_on_the_command_line(folder):
+    result = study(folder, '--preset', 'quick', '--data', 'recipe.py', '--methods', 'ofd', '--seeds', '20', '--jobs', '1')
+    assert result.returncode == 0, result.stderr
+    records = json.loads((folder / 'work/study_quick.json').read_text())['records']
+    assert [(record['data'], record['method'], record['seed']) for record in records] == [('recipe', ['ofd'], 20)]
+
+
+@pytest.mark.parametrize('arguments, message', [
+    (['mine.py', '--methods', 'kdd'], "has the loss 'kdd'"),
+    (['mine.py', '--jobs', '0'], '--jobs is 0'),
+    (['mine.py', '--data', 'nothing.py'], "config 'nothing.py' does not exist"),
+    (['mine.py', '--seeds', '0'], 'which are selection_seeds too'),
+])
+def test_wrong_input_ends_in_a_sentence(folder, arguments, message):
+    result = study(folder, *arguments)
+    assert result.returncode == 1 and message in result.stderr and 'Traceback' not in result.stderr
+
+
+def test_a_failing_cell_names_its_log(folder, mnist):
+    (folder / 'broken.py').write_text(RECIPE.replace('MNIST', str(mnist)) + "optim_wrapper = dict(optimizer=dict(type='NoSuchOptimizer'))\n")
+    result = study(folder, 'mine.py', '--data', 'broken.py', '--seeds', '30')
+    assert result.returncode == 1 and 'log.txt' in result.stderr, result.stderr
+    log = next((folder / 'work/broken').rglob('log.txt'))
+    assert 'NoSuchOptimizer' in log.read_text()

@@ -130,7 +130,7 @@ class LipschitzDistiller(BaseModel):
         """The student's forward; in mode 'loss' with the distillation losses beside the student's."""
         if mode != 'loss':
             return self.student(inputs, data_samples, mode=mode, **kwargs)
-        teacher_feats = self.teacher(inputs, data_samples)
+        targets = self._targets(self.teacher(inputs, data_samples))
         with FeatureTap(self.student, self.student_taps, copy=self.overwritten) as student_feats:
             losses = dict(self.student(inputs, data_samples, mode='loss', **kwargs))
         connected: Dict[str, Tensor] = {}
@@ -140,8 +140,17 @@ class LipschitzDistiller(BaseModel):
                 if key not in connected:
                     connected[key] = self.distiller['connectors'][key](maps[i])
                 maps[i] = connected[key]
-            losses[f'distiller.loss_{entry.name}'] = entry.loss(maps, [teacher_feats[tap] for tap in entry.teacher_taps])
+            compare = getattr(entry.loss, 'compare', entry.loss)
+            losses[f'distiller.loss_{entry.name}'] = compare(maps, targets.pop(entry.name))
         return self._cap(losses)
+
+    def _targets(self, teacher_feats: FeatureTap) -> Dict[str, Any]:
+        """What each loss needs of the teacher: of losses that say so, less than the maps, which are free again before the student runs."""
+        targets = {}
+        for entry in self.entries:
+            maps = [teacher_feats[tap] for tap in entry.teacher_taps]
+            targets[entry.name] = entry.loss.targets(maps) if hasattr(entry.loss, 'targets') else maps
+        return targets
 
     def _cap(self, losses: Dict[str, Any]) -> Dict[str, Any]:
         """Scale down entries above their ``max_share``, measured against the uncapped rest, without leaving the device.

@@ -295,6 +295,24 @@ def test_wrong_fields_are_named(arguments, message):
         build(**arguments)
 
 
+def test_the_dry_run_is_as_small_as_the_networks_allow(batch):
+    def pooled(kernel):  # WideResNet's last map is a quarter of the input's size
+        class Pooled(MODELS.get('mmlckd.WideResNet')):
+            def forward(self, x):
+                seen.append(x.shape[-1])
+                return tuple(nn.functional.avg_pool2d(out, kernel) for out in super().forward(x))
+        return dict(wrn(2), backbone=dict(type=Pooled, depth=10, widen_factor=2))
+
+    for kernel, sizes in ((8, [32]), (16, [32, 64])):
+        seen = []
+        build(teacher=dict(model=pooled(kernel)))
+        assert seen == sizes
+    with pytest.raises(ValueError, match=r'input of \(3, 64, 64\) failed'):
+        build(teacher=dict(model=pooled(32)))
+    with pytest.raises(ValueError, match=r'input of \(3, 32, 32\) failed'):
+        build(teacher=dict(model=pooled(16)), input_shape=(3, 32, 32))
+
+
 def test_missing_teacher_config():
     with pytest.raises(FileNotFoundError, match="config 'configs/no.py' does not exist"):
         build(teacher='configs/no.py')

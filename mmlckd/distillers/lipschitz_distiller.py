@@ -50,8 +50,8 @@ class LipschitzDistiller(BaseModel):
             scaled down, its gradient's direction kept.
         taps: Taps of the entries that bring none: a list for both networks, the preset 'resnet_preact', or
             dict(student=..., teacher=...) of these. See :class:`Tap` for the forms of one.
-        input_shape: (C, H, W) of the dry run. None: the channels of the first convolution, at 64 px or the size the
-            backbone is fixed to.
+        input_shape: (C, H, W) of the dry run. None: the channels of the first convolution, at the size the backbone is fixed to, or
+            32 px, or 64 where a network fails at that.
         data_preprocessor: The student's, where the config has it at top level (mmpretrain's habit).
 
     Raises:
@@ -79,7 +79,12 @@ class LipschitzDistiller(BaseModel):
         self.__dict__.update(student=student, teacher=FrozenTeacher(teacher))
         connectors, modules = nn.ModuleDict(), nn.ModuleDict()
         self.entries = [self._entry(name, cfg, taps, modules) for name, cfg in losses.items()]
-        self._connect(tuple(input_shape or default_input_shape(student)), connectors)
+        try:
+            self._connect(tuple(input_shape or default_input_shape(student, 32)), connectors)
+        except ValueError:
+            if input_shape is not None:
+                raise
+            self._connect(default_input_shape(student), connectors)
         self.distiller = nn.ModuleDict(dict(connectors=connectors, losses=modules))
 
     def _entry(self, name: str, cfg: dict, taps: Any, modules: nn.ModuleDict) -> LossEntry:
@@ -130,7 +135,7 @@ class LipschitzDistiller(BaseModel):
         """The student's forward; in mode 'loss' with the distillation losses beside the student's."""
         if mode != 'loss':
             return self.student(inputs, data_samples, mode=mode, **kwargs)
-        teacher_feats = self.teacher(inputs, data_samples)
+        targets = self._targets(self.teacher(inputs, data_samples))
         with FeatureTap(self.student, self.student_taps, copy=self.overwritten) as student_feats:
             losses = dict(self.student(inputs, data_samples, mode='loss', **kwargs))
         connected: Dict[str, Tensor] = {}
@@ -140,8 +145,17 @@ class LipschitzDistiller(BaseModel):
                 if key not in connected:
                     connected[key] = self.distiller['connectors'][key](maps[i])
                 maps[i] = connected[key]
-            losses[f'distiller.loss_{entry.name}'] = entry.loss(maps, [teacher_feats[tap] for tap in entry.teacher_taps])
+            compare = getattr(entry.loss, 'compare', entry.loss)
+            losses[f'distiller.loss_{entry.name}'] = compare(maps, targets.pop(entry.name))
         return self._cap(losses)
+
+    def _targets(self, teacher_feats: FeatureTap) -> Dict[str, Any]:
+        """What each loss needs of the teacher: of losses that say so, less than the maps, which are free again before the student runs."""
+        targets = {}
+        for entry in self.entries:
+            maps = [teacher_feats[tap] for tap in entry.teacher_taps]
+            targets[entry.name] = entry.loss.targets(maps) if hasattr(entry.loss, 'targets') else maps
+        return targets
 
     def _cap(self, losses: Dict[str, Any]) -> Dict[str, Any]:
         """Scale down entries above their ``max_share``, measured against the uncapped rest, without leaving the device.
@@ -202,8 +216,8 @@ class LipschitzDistiller(BaseModel):
             return getattr(self.student, name)
 
 
-def default_input_shape(model: nn.Module) -> Tuple[int, int, int]:
-    """(C, H, W): the first convolution's channels, at 64 px or the size a backbone is fixed to."""
+def default_input_shape(model: nn.Module, size: int = 64) -> Tuple[int, int, int]:
+    """(C, H, W): the first convolution's channels, at the size a backbone is fixed to or else the given one."""
     channels = next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 3)
-    size = getattr(getattr(model, 'backbone', None), 'img_size', 64)
+    size = getattr(getattr(model, 'backbone', None), 'img_size', size)
     return (channels, *(size if isinstance(size, (tuple, list)) else (size, size)))

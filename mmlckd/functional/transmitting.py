@@ -76,7 +76,9 @@ def _singular_pair(feat_in: Tensor, feat_out: Tensor, num_iters: int, center: bo
     if feat_in.shape[1] < feat_out.shape[1]:  # the iteration runs on the second map's channels: let them be fewer
         right, left, finite = _singular_pair(feat_out, feat_in, num_iters, center, eps)
         return left, right, finite
-    (feat_in, size_in, flat_in), (feat_out, size_out, flat_out) = (_prepared(feat, center, eps) for feat in (feat_in, feat_out))
+    mean_in, mean_out = (feat.mean(-1, keepdim=True) if center else None for feat in (feat_in, feat_out))
+    size_in, flat_in = _size(feat_in, mean_in, eps)
+    size_out, flat_out = _size(feat_out, mean_out, eps)
     finite = size_in.isfinite() & size_out.isfinite()
     empty = flat_in | flat_out | ~finite
     scale = (size_in * size_out).where(~empty, 1.).reciprocal()  # brings the operator's norm below one
@@ -87,6 +89,10 @@ def _singular_pair(feat_in: Tensor, feat_out: Tensor, num_iters: int, center: bo
     # M = F_in F_out^T as a matrix; or through the positions' Gram matrix, M^T M = F_out (F_in^T F_in) F_out^T; or as two products
     # with the maps. Whichever reads and multiplies least. Row vectors throughout: a row times a matrix is what runs fastest on a CPU.
     form = _cheapest(channels_in, channels_out, positions, iters)
+    if center:  # one map: the other's means then meet rows that sum to zero; twice, or far from zero rounding would leave a mean.
+        feat_out = feat_out - mean_out
+        feat_out -= feat_out.mean(-1, keepdim=True)
+        feat_in = feat_in - mean_in if form == 'gram' else feat_in
     matrix = feat_in @ feat_out.mT if form == 'matrix' else None
     gram = feat_in.mT @ feat_in if form == 'gram' else None
 
@@ -169,15 +175,16 @@ def _project(channel: Tensor, feat: Tensor, grid: Optional[Tuple[int, int]]) -> 
     return projected.flatten(1)
 
 
-def _prepared(feat: Tensor, center: bool, eps: float) -> Tuple[Tensor, Tensor, Tensor]:
-    """The map (B, C, N), centred if asked for; its Frobenius norm (B, 1, 1); and whether it is zero, or rounding noise."""
+def _size(feat: Tensor, mean: Optional[Tensor], eps: float) -> Tuple[Tensor, Tensor]:
+    """Frobenius norm (B, 1, 1) of a map (B, C, N), centred where means (B, C, 1) are given; and whether it is zero, or rounding noise."""
     offset = feat.new_zeros(())
-    if center:
-        mean = feat.mean(-1, keepdim=True)
-        feat = feat - mean
+    parts = [feat]
+    if mean is not None:
+        parts = (part - shift for part, shift in zip(feat.chunk(8, 1), mean.chunk(8, 1)))  # so that no copy of the map is made
         offset = math.sqrt(feat.shape[-1]) * torch.linalg.vector_norm(mean, dim=(1, 2), keepdim=True)
-    size = torch.linalg.vector_norm(feat, dim=(1, 2), keepdim=True)
-    return feat, size, size <= eps * torch.hypot(size, offset)
+    sizes = [torch.linalg.vector_norm(part, dim=(1, 2), keepdim=True) for part in parts]
+    size = torch.linalg.vector_norm(torch.cat(sizes, 1), dim=1, keepdim=True)
+    return size, size <= eps * torch.hypot(size, offset)
 
 
 def _unit(row: Tensor) -> Tensor:

@@ -86,20 +86,27 @@ class LipschitzKDLoss(nn.Module):
         Raises:
             ValueError: Unequal numbers of maps, fewer than two, unequal batches, or weights that do not fit.
         """
+        return self.compare(student_feats, self.targets(teacher_feats))
+
+    @torch.no_grad()
+    def targets(self, teacher_feats: Sequence[Tensor]) -> List[Tensor]:
+        """The norms of every pair of teacher maps, (B,) each: what the loss needs of the teacher."""
+        return [self._norm(*pair) for pair in zip(teacher_feats, teacher_feats[1:])]
+
+    def compare(self, student_feats: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+        """Loss of student maps against :meth:`targets`."""
         count = len(student_feats)
-        if len(teacher_feats) != count:
-            raise ValueError(f'{count} student maps against {len(teacher_feats)} teacher maps: tap as many modules on both sides')
+        if count != len(targets) + 1:
+            raise ValueError(f'{count} student maps against {len(targets) + 1} teacher maps: tap as many modules on both sides')
         if count < 2:
             raise ValueError(f'{count} map is tapped: the Lipschitz loss compares consecutive maps and needs at least two')
-        if len(student_feats[0]) != len(teacher_feats[0]):
-            raise ValueError(f'a student batch of {len(student_feats[0])} against a teacher batch of {len(teacher_feats[0])}: '
+        if len(student_feats[0]) != len(targets[0]):
+            raise ValueError(f'a student batch of {len(student_feats[0])} against a teacher batch of {len(targets[0])}: '
                              'both must see the same images')
         self.last_norms = []
         total = 0.
-        for k, weight in enumerate(self.weights_for(count - 1)):
-            student = self._norm(student_feats[k], student_feats[k + 1])
-            with torch.no_grad():
-                teacher = self._norm(teacher_feats[k].detach(), teacher_feats[k + 1].detach())
+        for weight, feat_in, feat_out, teacher in zip(self.weights_for(count - 1), student_feats, student_feats[1:], targets):
+            student = self._norm(feat_in, feat_out)
             self.last_norms.append(PairNorms(student.detach(), teacher))
             total = total + weight * self._masked_mean(student, teacher)
         return self.loss_weight * total

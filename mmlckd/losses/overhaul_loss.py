@@ -37,31 +37,31 @@ def relu_margin(norm: nn.Module) -> Tensor:
 
 
 class PartialSquaredDistance(torch.autograd.Function):
-    """Sum over the entries of each sample with S > T' or T' > 0 of (S - T')^2, T' = max(T, margin): (B,), and their differences.
+    """Sum over the entries of each sample with S > T' or T' > 0 of (S - T')^2: (B,).
 
-    In minima and maxima only: on a CPU selecting by a mask costs twenty times as much. A sample that is not finite gives 0, with no
-    gradient, and False in the second result, (B,).
+    What the backward pass needs, the differences, takes the place of ``target``. In minima and maxima only: on a CPU selecting by a
+    mask costs twenty times as much. A sample that is not finite gives 0, with no gradient, and False in the second result, (B,).
     """
 
     @staticmethod
-    def forward(ctx, student: Tensor, teacher: Tensor, margin: Tensor) -> Tuple[Tensor, Tensor]:
-        target = torch.maximum(teacher, margin.view(-1, 1, 1))
-        difference = student - target
-        # Below a target that is not positive nothing is asked: the difference is raised to 0 there, and to minus infinity elsewhere.
-        floor = target.clamp_min_(0.).mul_(-torch.finfo(target.dtype).max)
-        difference = torch.maximum(difference, floor, out=difference)
-        squares = torch.linalg.vector_norm(difference, dim=(2, 3)).square().sum(1)  # by channel: one sum over all would lose digits
+    def forward(ctx, student: Tensor, target: Tensor) -> Tuple[Tensor, Tensor]:
+        for ours, theirs in zip(student.chunk(4), target.chunk(4)):  # by parts, so that little is needed beside the maps
+            difference = ours - theirs
+            # Below a target that is not positive nothing is asked: the difference is raised to 0 there, and to minus infinity elsewhere.
+            floor = theirs.clamp_min_(0.).mul_(-torch.finfo(theirs.dtype).max)
+            torch.maximum(difference, floor, out=theirs)
+        squares = torch.linalg.vector_norm(target, dim=(2, 3)).square().sum(1)  # by channel: one sum over all would lose digits
         finite = squares.isfinite()
-        ctx.save_for_backward(difference.nan_to_num_(0., 0., 0.), finite)
+        ctx.save_for_backward(target.nan_to_num_(0., 0., 0.), finite)
         ctx.dtype = student.dtype
         ctx.mark_non_differentiable(finite)
         return squares.where(finite, 0.), finite
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor, _) -> Tuple[Tensor, None, None]:
+    def backward(ctx, gradient: Tensor, _) -> Tuple[Tensor, None]:
         difference, finite = ctx.saved_tensors
-        return (difference * (2 * gradient * finite).view(-1, 1, 1, 1)).to(ctx.dtype), None, None
+        return (difference * (2 * gradient * finite).view(-1, 1, 1, 1)).to(ctx.dtype), None
 
 
 def _is_affine_norm(module: Optional[nn.Module]) -> bool:
@@ -148,22 +148,32 @@ class OFDLoss(nn.Module):
         Raises:
             ValueError: Shapes differ, or neither margins nor a teacher are given.
         """
+        return self.compare(student_feats, self.targets(teacher_feats, margins))
+
+    @torch.no_grad()
+    def targets(self, teacher_feats: Sequence[Tensor], margins: Optional[Sequence[Tensor]] = None) -> List[Tensor]:
+        """T' of every map, in memory of its own: what the loss needs of the teacher."""
         if margins is None:
             margins = self._attached_margins()
-        if not len(student_feats) == len(teacher_feats) == len(margins):
-            raise ValueError(f'{len(student_feats)} student maps, {len(teacher_feats)} teacher maps and {len(margins)} margins: '
-                             'tap as many modules on both sides')
-        count = len(student_feats)
+        if len(teacher_feats) != len(margins):
+            raise ValueError(f'{len(teacher_feats)} teacher maps and {len(margins)} margins: give one a map')
+        return [torch.maximum(feat, margin.to(feat.device, torch.promote_types(feat.dtype, torch.float32)).view(-1, 1, 1))
+                for feat, margin in zip(teacher_feats, margins)]
+
+    def compare(self, student_feats: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+        """Loss of student maps against :meth:`targets`, which are used up."""
+        count = len(targets)
+        if len(student_feats) != count:
+            raise ValueError(f'{len(student_feats)} student maps and {count} teacher maps: tap as many modules on both sides')
         weights = [2.**(i + 1 - count) for i in range(count)] if self.map_weights == 'geometric' else self.map_weights
         if len(weights) != count:
             raise ValueError(f'map_weights has {len(weights)} numbers for {count} maps: give one a map')
         total = 0.
-        for i, (student, teacher, margin, weight) in enumerate(zip(student_feats, teacher_feats, margins, weights)):
-            if student.shape != teacher.shape:
-                raise ValueError(f'student map {i} is {tuple(student.shape)} and the teacher\'s {tuple(teacher.shape)}: '
+        for i, (student, target, weight) in enumerate(zip(student_feats, targets, weights)):
+            if student.shape != target.shape:
+                raise ValueError(f'student map {i} is {tuple(student.shape)} and the teacher\'s {tuple(target.shape)}: '
                                  'OFDLoss needs equal shapes, so set connectors=True on it and tap stages of equal size')
-            margin = margin.to(student.device, torch.promote_types(student.dtype, torch.float32))
-            distance, finite = PartialSquaredDistance.apply(student, teacher.detach(), margin)
+            distance, finite = PartialSquaredDistance.apply(student, target.to(torch.promote_types(student.dtype, target.dtype)))
             self.left_out = self.left_out + (~finite).sum()
             total = total + weight * distance.sum()
         return self.loss_weight * total / max(len(student_feats[0]), 1)

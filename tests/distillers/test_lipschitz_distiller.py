@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import weakref
 
 import pytest
 import torch
@@ -215,7 +216,8 @@ def test_a_compiled_step_is_the_same_step(batch):
         torch.manual_seed(0)
         student = wrn()
         student['backbone']['dropout'] = 0.
-        model = build(student, losses=dict(lipschitz=dict(LIPSCHITZ, connectors=True), kd=KD)).train()
+        ofd = dict(type='mmlckd.OFDLoss', connectors=True)
+        model = build(student, losses=dict(lipschitz=dict(LIPSCHITZ, connectors=True), ofd=ofd, kd=KD)).train()
         model.teacher.load()
         optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
         forward = wrap(model.forward)
@@ -224,6 +226,16 @@ def test_a_compiled_step_is_the_same_step(batch):
             optimizer.update_params(loss)
         losses.append(list(terms.values()))
     assert torch.allclose(*map(torch.stack, losses), rtol=1e-5)
+
+
+def test_teacher_maps_are_free_before_the_student_runs(batch):
+    model = build(losses=dict(lipschitz=dict(LIPSCHITZ, connectors=True), ofd=dict(type='mmlckd.OFDLoss', connectors=True))).train()
+    maps, alive = [], []
+    for path in TAPS:
+        model.teacher.model.get_submodule(path).register_forward_hook(lambda module, args, output: maps.append(weakref.ref(output)))
+    model.backbone.register_forward_pre_hook(lambda *_: alive.extend(ref() is not None for ref in maps))
+    model(**batch, mode='loss')
+    assert alive == [False] * len(TAPS)
 
 
 def test_testing_needs_no_teacher_file(batch, tmp_path):
@@ -281,6 +293,24 @@ def test_different_preprocessing_is_honoured(batch):
 def test_wrong_fields_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         build(**arguments)
+
+
+def test_the_dry_run_is_as_small_as_the_networks_allow(batch):
+    def pooled(kernel):  # WideResNet's last map is a quarter of the input's size
+        class Pooled(MODELS.get('mmlckd.WideResNet')):
+            def forward(self, x):
+                seen.append(x.shape[-1])
+                return tuple(nn.functional.avg_pool2d(out, kernel) for out in super().forward(x))
+        return dict(wrn(2), backbone=dict(type=Pooled, depth=10, widen_factor=2))
+
+    for kernel, sizes in ((8, [32]), (16, [32, 64])):
+        seen = []
+        build(teacher=dict(model=pooled(kernel)))
+        assert seen == sizes
+    with pytest.raises(ValueError, match=r'input of \(3, 64, 64\) failed'):
+        build(teacher=dict(model=pooled(32)))
+    with pytest.raises(ValueError, match=r'input of \(3, 32, 32\) failed'):
+        build(teacher=dict(model=pooled(16)), input_shape=(3, 32, 32))
 
 
 def test_missing_teacher_config():

@@ -96,6 +96,18 @@ def test_centring_forgets_an_offset():
     assert torch.allclose(moved, transmitting_norm(feat_in, feat_out, center=True), rtol=1e-10)
 
 
+@pytest.mark.parametrize('channels, positions', [((128, 64), 16), ((64, 128), 16), ((96, 64), 6), ((900, 900), 32)],
+                         ids=['matrix', 'swapped', 'gram', 'maps'])
+def test_centring_far_from_zero(channels, positions):
+    torch.manual_seed(0)
+    base = torch.randn(4, 8, positions, positions, dtype=torch.float64)  # eight patterns under all channels, as in networks' features
+    maps = [torch.einsum('ck,bkhw->bchw', torch.randn(count, 8, dtype=torch.float64), base)
+            + 1000 * torch.randn(count, 1, 1, dtype=torch.float64) for count in channels]
+    exact = transmitting_norm(*maps, center=True)
+    # rounding to 24 bits at a mean of some 1000 / sqrt(8) standard deviations: 6e-8 * 350 a number, averaged over many
+    assert torch.allclose(transmitting_norm(*(feat.float() for feat in maps), center=True).double(), exact, rtol=2e-4)
+
+
 @given(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3), st.booleans())
 @settings(max_examples=30, deadline=None)
 def test_scaling_law(a, b, center):

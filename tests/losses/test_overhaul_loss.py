@@ -56,6 +56,24 @@ def test_no_gradient_where_both_sides_are_below_zero():
     assert torch.allclose(student.grad.flatten(), torch.tensor([0., 1., 4.]))
 
 
+def test_the_maps_are_left_as_they_are():
+    torch.manual_seed(0)
+    maps = [torch.randn(5, 3, 2, 2, requires_grad=True), torch.randn(5, 3, 2, 2)]
+    copies = [feat.detach().clone() for feat in maps]
+    loss, margin = OFDLoss(), torch.zeros(3)
+    first, again = (loss(maps[:1], maps[1:], [margin]) for _ in range(2))
+    assert all(map(torch.equal, maps, copies)) and first == again
+    targets = loss.targets(maps[1:], [margin])
+    assert targets[0].data_ptr() != maps[1].data_ptr() and loss.compare(maps[:1], targets) == first
+
+
+def test_gradient_in_parts_of_the_batch():
+    torch.manual_seed(0)
+    student = torch.randn(5, 3, 2, 2, dtype=torch.float64, requires_grad=True)  # 5 samples: the last part has one
+    teacher, margin = torch.randn(5, 3, 2, 2), torch.tensor([-0.5, -1., 0.])
+    assert torch.autograd.gradcheck(lambda feat: OFDLoss()([feat], [teacher], [margin]), student)
+
+
 class Teacher(nn.Module):
     def __init__(self):
         super().__init__()
@@ -85,8 +103,10 @@ def test_wrong_maps():
     feats, margin = torch.zeros(1, 2, 2, 2), torch.zeros(2)
     with pytest.raises(ValueError, match='needs equal shapes'):
         OFDLoss()([feats], [feats[..., :1]], [margin])
-    with pytest.raises(ValueError, match='1 student maps, 2 teacher maps and 1 margins'):
-        OFDLoss()([feats], [feats, feats], [margin])
+    with pytest.raises(ValueError, match='1 student maps and 2 teacher maps'):
+        OFDLoss()([feats], [feats, feats], [margin, margin])
+    with pytest.raises(ValueError, match='2 teacher maps and 1 margins'):
+        OFDLoss()([feats, feats], [feats, feats], [margin])
     with pytest.raises(ValueError, match='no teacher is attached'):
         OFDLoss()([feats], [feats])
     with pytest.raises(ValueError, match='loss_weight is -1'):

@@ -5,7 +5,7 @@ from typing import Callable
 import torch
 from torch import Tensor
 
-_ROUNDS = 5  # of four squarings: the small projected problem gets 2**20 exact power iterations
+_ROUNDS = 5  # of four squarings: small problems get 2**20 exact power iterations
 
 
 def probe(size: int, like: Tensor) -> Tensor:
@@ -62,12 +62,22 @@ def leading_eigenvector(operator: Callable[[Tensor], Tensor], start: Tensor, num
             vector = torch.baddbmm(vector, overlap, known, alpha=-1)
             vector = torch.baddbmm(vector, torch.bmm(vector, known.mT), known, alpha=-1)  # twice is enough (Kahan)
 
-    projected = torch.bmm(images, basis.mT)
+    return torch.bmm(dominant_row(torch.bmm(images, basis.mT)), basis)
+
+
+@torch.no_grad()
+def dominant_row(matrix: Tensor) -> Tensor:
+    """Left eigenvector of the largest eigenvalue of small matrices (B, n, n), by repeated squaring: rows (B, 1, n) of length one.
+
+    The eigenvalues must be real and non-negative, as those of a product of two positive semi-definite matrices are. A zero matrix gives
+    zero.
+    """
+    tiny = torch.finfo(matrix.dtype).tiny
     for _ in range(_ROUNDS):
-        projected = projected / torch.linalg.vector_norm(projected, dim=(1, 2), keepdim=True).clamp_min(info.tiny)
+        matrix = matrix / torch.linalg.vector_norm(matrix, dim=(1, 2), keepdim=True).clamp_min(tiny)
         for _ in range(4):
-            projected = torch.bmm(projected, projected)
-    # Every row is now a multiple of the top eigenvector; the largest diagonal entry names the best one.
-    best = projected.diagonal(dim1=1, dim2=2).argmax(-1)
-    weights = projected.gather(1, best.view(-1, 1, 1).expand(-1, 1, steps))
-    return torch.bmm(weights / torch.linalg.vector_norm(weights, dim=-1, keepdim=True).clamp_min(info.tiny), basis)
+            matrix = torch.bmm(matrix, matrix)
+    # Every row is now a multiple of the eigenvector; the largest diagonal entry names the best one.
+    best = matrix.diagonal(dim1=1, dim2=2).argmax(-1)
+    row = matrix.gather(1, best.view(-1, 1, 1).expand(-1, 1, matrix.shape[-1]))
+    return row / torch.linalg.vector_norm(row, dim=-1, keepdim=True).clamp_min(tiny)

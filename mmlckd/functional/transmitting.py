@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .krylov import leading_eigenvector, probe
+from .krylov import dominant_row, leading_eigenvector, probe
 
 _PRODUCT = 0.05  # price of a multiplication in a product of matrices, in numbers read: about the same on CPUs and GPUs
-_SMALL_RANK = 32  # up to this rank as many iterations as the rank are made: they are cheap then, and the result is exact
+_SMALL_RANK = 32  # up to this rank the small problem itself is solved, exactly: a few squarings cost less than the iteration
 
 
 @torch.compiler.disable  # torch 2.10 cannot compile adaptive pooling to a size that changes; the steps around this one compile
@@ -33,7 +33,7 @@ def transmitting_norm(feat_in: Tensor,
         feat_in: Map (B, C_in, H, W), or tokens (B, N, C_in). Differentiable.
         feat_out: Map (B, C_out, H', W') or tokens (B, N, C_out). Differentiable. Where the two maps differ in size
             the larger is average-pooled (adaptively) to the smaller; tokens must agree in N.
-        num_iters: Products with M^T M spent on the singular pair; more where the rank is at most 32, which makes it exact.
+        num_iters: Products with M^T M spent on the singular pair; none where the rank is at most 32, since the pair is exact then.
             On networks' features 10 leave an error below 1e-5; on independent noise, whose singular values crowd at the
             top, up to several per cent, and 30 below 1e-4.
         center: Subtract each channel's mean over positions first, so that M is a cross-covariance and a constant
@@ -83,12 +83,14 @@ def _singular_pair(feat_in: Tensor, feat_out: Tensor, num_iters: int, center: bo
     empty = flat_in | flat_out | ~finite
     scale = (size_in * size_out).where(~empty, 1.).reciprocal()  # brings the operator's norm below one
     channels_in, channels_out, positions = feat_in.shape[1], feat_out.shape[1], feat_in.shape[2]
-    rank = min(channels_in, channels_out, positions)
-    iters = max(num_iters, rank) if rank <= _SMALL_RANK else num_iters
+    small = min(channels_out, positions) <= _SMALL_RANK
 
     # M = F_in F_out^T as a matrix; or through the positions' Gram matrix, M^T M = F_out (F_in^T F_in) F_out^T; or as two products
     # with the maps. Whichever reads and multiplies least. Row vectors throughout: a row times a matrix is what runs fastest on a CPU.
-    form = _cheapest(channels_in, channels_out, positions, iters)
+    if small:
+        form = 'matrix' if channels_out <= positions else 'gram'
+    else:
+        form = _cheapest(channels_in, channels_out, positions, num_iters)
     if center:  # one map: the other's means then meet rows that sum to zero; twice, or far from zero rounding would leave a mean.
         feat_out = feat_out - mean_out
         feat_out -= feat_out.mean(-1, keepdim=True)
@@ -107,8 +109,13 @@ def _singular_pair(feat_in: Tensor, feat_out: Tensor, num_iters: int, center: bo
             return torch.bmm(torch.bmm(torch.bmm(row, feat_out) * scale, gram) * scale, feat_out.mT)
         return to_out(to_in(row) * scale) * scale
 
-    start = to_out(probe(channels_in, feat_in).expand(len(feat_in), 1, -1))
-    right = leading_eigenvector(normal, _unit(start), iters)
+    if small and form == 'matrix':
+        right = dominant_row((matrix.mT * scale) @ (matrix * scale))
+    elif small:  # a row z with z F_out^T F_out F_in^T F_in = lambda z gives the row z F_out^T
+        right = dominant_row((feat_out.mT @ feat_out * scale) @ (gram * scale)) @ feat_out.mT
+    else:
+        start = to_out(probe(channels_in, feat_in).expand(len(feat_in), 1, -1))
+        right = leading_eigenvector(normal, _unit(start), num_iters)
     left = to_in(right)
     return _unit(left).masked_fill(empty, 0.), _unit(right).masked_fill(empty, 0.), finite.squeeze(-1)
 

@@ -40,7 +40,7 @@ def clone(tmp_path_factory, mnist):
 
 def test_every_command_of_the_tools_runs_in_order(clone):
     environment = dict(PYTHONPATH=str(clone), PORT='29577')
-    commands = [command for command in COMMANDS if 'tools/' in command and 'benchmarks' not in command and '/voc_' not in command]
+    commands = [command for command in COMMANDS if 'tools/' in command and not re.search('benchmarks|/voc_|study', command)]
     assert len(commands) >= 7
     for command in commands:
         result = run(*shlex.split(command.replace('epoch_60.pth', 'epoch_1.pth'))[1:], cwd=clone, **environment)
@@ -54,6 +54,15 @@ def test_commands_on_voc_ask_for_voc(command, tmp_path):
     _, tool, config, _ = shlex.split(command)
     result = run(ROOT / tool, ROOT / config, '1', cwd=tmp_path, PORT='29583')
     assert result.returncode and "data_root is 'data/VOCdevkit/', which does not exist: put or link it there" in result.stderr, result.stderr
+
+
+@pytest.mark.parametrize('command', [command for command in COMMANDS if 'tools/study.py' in command])
+def test_commands_of_studies_run(command, clone, tmp_path):
+    # on one training of one short epoch; whole studies are tests/tools/test_study.py's
+    small = ['--data', 'configs/demo/mnist5k_wrn16-2_to_wrn10-1.py', '--methods', 'alone', '--seeds', '30', '--work-dir', tmp_path]
+    result = run(*shlex.split(command)[1:], *small, cwd=clone, PYTHONPATH=str(clone))
+    assert result.returncode == 0, result.stderr
+    assert len(list(tmp_path.rglob('record.json'))) == 1
 
 
 @pytest.mark.parametrize('command', [['lipschitz_loss.py'], ['train_step.py', '--workloads', 'demo_classification']])

@@ -13,7 +13,7 @@ import statistics
 from functools import partial
 from pathlib import Path
 
-from mmlckd.study.tables import comparison_rows, comparisons, result_rows
+from mmlckd.study.tables import comparison_rows, contrasts, result_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / 'tools' / 'benchmarks' / 'records'
@@ -113,9 +113,11 @@ def study_tables(name):
     parts = [f'{title}:\n\n{table(header, rows)}' for title, (header, rows) in {**result_rows(records), **comparison_rows(records)}.items()]
     seeds = sorted({record['seed'] for record in records})
     seconds = sum(record['seconds'] for record in records)
-    note = (f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))}. Differences are paired by seed, with 95 % intervals and "
-            f"paired t tests; Holm: adjusted for all {len(comparisons(records))} of the table. "
-            f"{METHOD_MARK}torch {records[0]['versions']['torch']}, {records[0]['machine']}, commit {records[0]['commit']}, "
+    tests = sum(len(contrast.results) for contrast in contrasts(records))
+    note = (f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))}; accuracies in %, noise and FGSM in pixel values, local "
+            "constants in logits per pixel value. Differences are paired by seed, with 95 % intervals; p: paired t tests, adjusted for all "
+            f"{tests} of the table (Holm). Best: of the methods with the term, and without it, those best in validation. "
+            f"torch {records[0]['versions']['torch']}, {records[0]['machine']}, commit {records[0]['commit']}, "
             f"{seconds / 3600:.1f} hours of one core.")
     return '\n\n'.join([*parts, note])
 
@@ -129,7 +131,6 @@ def with_table(text, name, content):
     return text
 
 
-METHOD_MARK = '\\*: the best with the term by validation, against the best without. '
 TABLES = {**{f'demo_{task}': partial(demo_table, task) for task in ('classification', 'detection', 'segmentation')},
           'lipschitz_loss': loss_table, 'train_step': step_table, 'crash_resume': crash_table,
           'soak': soak_sentence, **{f'study_{path.stem.removeprefix("study_")}': partial(study_tables, path.stem.removeprefix('study_'))

@@ -1,14 +1,15 @@
 """A study's records as rows of tables."""
 
 import statistics
-from typing import Dict, List, Tuple
+from typing import Dict, List, NamedTuple, Tuple
 
 from .cell import method_title
-from .statistics import compare, holm
+from .statistics import Comparison, compare, holm
 
 Table = Tuple[List[str], List[List[str]]]
 MEASURES = {'test': 'test %', 'noise 32': 'noise 32', 'noise 64': 'noise 64', 'FGSM 8': 'FGSM 8',
             'gap': 'train - test', 'local constant': 'local constant'}
+COMPARED = ('test', 'noise 32', 'noise 64')
 
 
 def by_method(records: List[dict]) -> Dict[str, Dict[Tuple[str, ...], List[dict]]]:
@@ -26,7 +27,7 @@ def values(records: List[dict], measure: str) -> List[float]:
 
 
 def strongest(groups: Dict[Tuple[str, ...], List[dict]], guided: bool) -> Tuple[str, ...]:
-    """The method with the best mean test result of those with, or without, a Lipschitz term; by validation it is chosen."""
+    """Of the methods with, or without, a Lipschitz term the one with the best mean validation result."""
     names = [method for method in groups if is_guided(method) == guided]
     return max(names, key=lambda method: statistics.fmean(values(groups[method], 'validation')), default=None)
 
@@ -51,28 +52,43 @@ def result_rows(records: List[dict]) -> Dict[str, Table]:
     return tables
 
 
-def comparisons(records: List[dict], measure: str = 'test') -> List[dict]:
-    """What the Lipschitz term adds to each method, and the strongest with it against the strongest without, all Holm-adjusted together."""
+class Contrast(NamedTuple):
+    """A method against another on a data set: the comparison of each measure, with its p-value adjusted for all of the table's."""
+
+    data: str
+    method: Tuple[str, ...]
+    baseline: Tuple[str, ...]
+    strongest: bool
+    results: Dict[str, Comparison]
+    adjusted: Dict[str, float]
+
+
+def contrasts(records: List[dict]) -> List[Contrast]:
+    """What the Lipschitz term adds to each method, and the strongest method with it against the strongest without."""
     found = []
     for data, groups in by_method(records).items():
         pairs = [(method, method[:-1]) for method in groups if is_guided(method) and method[:-1] in groups]
         best = strongest(groups, True), strongest(groups, False)
-        if None not in best and best not in pairs:
-            pairs.append(best)
-        for method, baseline in pairs:
+        for method, baseline in [*pairs, *([best] if None not in best and best not in pairs else [])]:
             seeds = {record['seed'] for record in groups[method]} & {record['seed'] for record in groups[baseline]}
             if len(seeds) > 1:
-                sides = ([record for record in groups[name] if record['seed'] in seeds] for name in (method, baseline))
-                found.append(dict(data=data, method=method, baseline=baseline, strongest=(method, baseline) == best,
-                                  result=compare(*(values(side, measure) for side in sides))))
-    for row, p_value in zip(found, holm([row['result'].p_value for row in found])):
-        row['holm'] = p_value
+                sides = [[record for record in groups[name] if record['seed'] in seeds] for name in (method, baseline)]
+                results = {measure: compare(*(values(side, measure) for side in sides))
+                           for measure in COMPARED if measure in sides[0][0]}
+                found.append(Contrast(data, method, baseline, (method, baseline) == best, results, {}))
+    adjusted = iter(holm([result.p_value for contrast in found for result in contrast.results.values()]))
+    for contrast in found:
+        contrast.adjusted.update(zip(contrast.results, adjusted))
     return found
 
 
 def comparison_rows(records: List[dict]) -> Dict[str, Table]:
-    rows = [[row['data'], method_title(row['method']) + (' *' if row['strongest'] else ''), method_title(row['baseline']),
-             f"{row['result'].difference:+.2f} ± {row['result'].half_width:.2f}", f"{row['result'].p_value:.3f}", f"{row['holm']:.3f}"]
-            for row in comparisons(records)]
-    header = ['', 'method', 'against', 'difference, 95 %', 'p', 'p, Holm']
-    return {'paired differences in test results': (header, rows)} if rows else {}
+    """One table of all contrasts; empty where nothing can be compared."""
+    found = contrasts(records)
+    if not found:
+        return {}
+    rows = [[contrast.data, method_title(contrast.method) + (' (best)' if contrast.strongest else ''), method_title(contrast.baseline),
+             *(text for name, result in contrast.results.items()
+               for text in (f'{result.difference:+.2f} ± {result.half_width:.2f}', f'{contrast.adjusted[name]:.3f}'))]
+            for contrast in found]
+    return {'Paired differences, points': (['', 'method', 'against', *(text for name in found[0].results for text in (name, 'p'))], rows)}

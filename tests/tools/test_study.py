@@ -42,7 +42,7 @@ def test_a_study_from_selection_to_figure(folder):
 
     result = study(folder, 'mine.py')
     assert result.returncode == 0, result.stderr
-    assert 'paired differences' in result.stdout and 'KD + Lipschitz' in result.stdout
+    assert 'Paired differences' in result.stdout and 'KD + Lipschitz' in result.stdout
     records = json.loads((folder / 'work/study_mine.json').read_text())['records']
     assert [(record['seed'], record['method']) for record in records] == [(s, m) for s in (10, 11) for m in ([], ['kd'], ['kd', 'lipschitz'])]
     for record in records:

@@ -33,6 +33,7 @@ METRICS = {  # in the log: its name here, and how a logged value becomes it
     'mIoU': ('mIoU %', lambda value: value)}
 DATA = dict(cifar100='CIFAR-100', imagenet='ImageNet-1k', voc='PASCAL VOC')
 TASKS = dict(mmpretrain='Image Classification', mmdet='Object Detection', mmseg='Semantic Segmentation')
+LABELS = dict(teacher='Teacher', alone='Student Alone', ofd='OFD', london='LONDON')
 NOT_RUN = 'not run'
 
 
@@ -110,8 +111,9 @@ def classification_table():
         row = known[pair] if pair == name else {}
         alone = f'{pair.split("_")[0]}_{pair.split("_to_")[1]}'
         cells = [f'{row.get(key) or "-"} / {result_of(ours)}' for key, ours in (('alone', alone), ('ofd', f'{pair}_ofd'), ('london', name))]
-        rows.append([f'[{name}]({name}.py)', row.get('setting', ''), f'{teacher / 1e6:.2f}', f'{student / 1e6:.2f}', *cells])
-    return table(['recipe', 'setting', 'teacher, M', 'student, M', 'alone', 'OFD', 'LONDON / this recipe'], rows)
+        rows.append([f'[{name}]({name}.py)', row.get('setting', ''), f'{teacher / 1e6:.2f}', f'{student / 1e6:.2f}', *cells,
+                     row.get('source', '-')])
+    return table(['recipe', 'setting', 'teacher, M', 'student, M', 'alone', 'OFD', 'LONDON / this recipe', 'published in'], rows)
 
 
 def voc_table():
@@ -134,8 +136,11 @@ def metafile():
         result = result_of(name)
         results = None if result == NOT_RUN else [{'Task': TASKS[config.default_scope], 'Dataset': data, 'Metrics': {'Result': result}}]
         metadata = {'Training Data': data, 'Parameters': student, 'Teacher': config.model.teacher.config, 'Teacher Parameters': teacher}
+        for title, errors in (('Published Top 1 Error', row), ('Published Top 5 Error', row and row.get('top5'))):
+            if errors:
+                metadata[title] = {label: errors.get(key) for key, label in LABELS.items()}
         if row:
-            metadata['Published Top 1 Error'] = {'Student Alone': row['alone'], 'OFD': row['ofd'], 'LONDON': row['london']}
+            metadata['Published In'] = row['source']
         models.append({
             'Name': name, 'In Collection': 'LONDON', 'Metadata': metadata,
             'Results': results, 'Config': f'configs/lckd/{name}.py', 'Weights': None})

@@ -37,7 +37,7 @@ def test_a_finished_run_becomes_an_error_in_the_table_and_the_metafile(tmp_path,
         (zoo / 'records' / f'{NAME}_seed{seed}.json').write_text(json.dumps(dict(record, seed=seed, value=value)))
     monkeypatch.setattr(model_zoo, 'ZOO', zoo)
     monkeypatch.setattr(model_zoo, 'recipes', lambda: [(NAME, read_config(f'configs/lckd/{NAME}.py'), 703_284, 5_872_180)])
-    assert '| 27.32 / not run | 24.08 / not run | 23.78 / 24.00 ± 0.35 (2 seeds) |' in model_zoo.written()['README.md']
+    assert '| 27.32 / not run | 24.08 / not run | 23.78 / 24.00 ± 0.35 (2 seeds) | OFD\'s README; LONDON: a comment in its script |' in model_zoo.written()['README.md']
     assert 'Result: 24.00 ± 0.35 (2 seeds)' in model_zoo.yaml.safe_dump(model_zoo.yaml.safe_load(model_zoo.written()['metafile.yml']), allow_unicode=True)
 
 

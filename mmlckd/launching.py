@@ -1,6 +1,7 @@
 """What the command-line tools share: configs from arguments, processes, and errors in one sentence."""
 
 import argparse
+import atexit
 import logging
 import os
 import sys
@@ -142,6 +143,7 @@ def init_processes(config: Config) -> None:
     os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
     os.environ.setdefault('MASTER_PORT', '29500')
     torch.distributed.init_process_group('gloo')
+    atexit.register(torch.distributed.destroy_process_group)  # its threads, left to the interpreter's end, now and then abort the process
     if config.get('model_wrapper_cfg') is None:
         config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
                                         find_unused_parameters=config.get('find_unused_parameters', False))

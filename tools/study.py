@@ -104,7 +104,7 @@ def main(args):
     check_folder('--out', out)
     path = args.config or PRESETS / f'{args.preset}.py'
     study = restricted(Study(read_config(str(path)), Path(path).stem), args.data, args.methods, args.seeds)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)  # in a file a table is whole
     for recipe in study.data.values():
         prepare(recipe, console)
     if args.select:

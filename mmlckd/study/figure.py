@@ -1,4 +1,4 @@
-"""A study's results as a picture: a dot for every seed."""
+"""A study's results as a picture: a dot for every seed, and the way there."""
 
 import statistics
 from pathlib import Path
@@ -7,15 +7,17 @@ from typing import List
 from matplotlib.figure import Figure
 
 from .cell import method_title
-from .tables import by_method, is_guided, values
+from .tables import by_method, is_guided, strongest, values
 
 
 def plot_study(records: List[dict], path: Path) -> None:
-    """Draw every seed's test result, method by method, a panel for each data set; bars are the means."""
+    """Draw a panel for each data set: every seed's test result, method by method, bars for the means; below it the training curves, mean
+    validation result over the run, of the student alone and of the best methods without and with the Lipschitz term."""
     groups = by_method(records)
     height = 0.8 + 0.32 * max(map(len, groups.values()))
-    figure = Figure(figsize=(3.6 * len(groups) + 1.2, height + 0.6), layout='constrained')
-    for axis, (data, methods) in zip(figure.subplots(1, len(groups), squeeze=False, sharey='row')[0], groups.items()):
+    figure = Figure(figsize=(3.6 * len(groups) + 1.2, height + 3.2), layout='constrained')
+    dots, lines = figure.subplots(2, len(groups), squeeze=False, sharey='row', height_ratios=[height, 2.2])
+    for axis, (data, methods) in zip(dots, groups.items()):
         for y, (method, group) in enumerate(methods.items()):
             numbers, color = values(group, 'test'), 'tab:orange' if is_guided(method) else 'tab:blue'
             axis.plot(numbers, [y] * len(numbers), 'o', color=color, alpha=0.45, markersize=5, markeredgewidth=0)
@@ -24,6 +26,16 @@ def plot_study(records: List[dict], path: Path) -> None:
         axis.set_title(data, fontsize=10)
         axis.set_xlabel('test result, %')
         axis.grid(axis='x', alpha=0.3)
-    figure.axes[0].invert_yaxis()
+    dots[0].invert_yaxis()
+    for axis, methods in zip(lines, groups.values()):
+        chosen = {(): 'tab:gray', strongest(methods, False): 'tab:blue', strongest(methods, True): 'tab:orange'}
+        for method, color in chosen.items():
+            if method in methods:
+                curve = [statistics.fmean(points) for points in zip(*(record['curves']['validation'] for record in methods[method]))]
+                axis.plot([(i + 1) / len(curve) for i in range(len(curve))], curve, 'o-', color=color, markersize=3, label=method_title(method))
+        axis.set_xlabel('part of the training')
+        axis.legend(fontsize=8)
+        axis.grid(alpha=0.3)
+    lines[0].set_ylabel('validation, %')
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)

@@ -25,14 +25,13 @@ def result_of(metrics: Dict[str, float]) -> float:
     """
     for name, factor in RESULTS.items():
         if name in metrics:
-            return factor * float(metrics[name])
+            return round(factor * float(metrics[name]), 4)
     raise ValueError(f'the evaluation gives {", ".join(metrics)}: a study compares one of {", ".join(RESULTS)}')
 
 
 def measure(runner: Runner) -> Dict[str, float]:
     """Test and validation result; of classifiers also the training result, accuracy under noise and FGSM, and the local constant."""
-    result = dict(test=result_of(runner.test()), validation=result_of({name: hub(runner, f'val/{name}')[-1] for name in RESULTS
-                                                                      if f'val/{name}' in runner.message_hub.log_scalars}))
+    result = dict(test=result_of(runner.test()), validation=curves(runner)['validation'][-1])
     if runner.cfg.get('default_scope') == 'mmpretrain':
         result.update(train=_train_accuracy(runner), **_robustness(runner))
     return result
@@ -44,12 +43,12 @@ def hub(runner: Runner, name: str) -> List[float]:
 
 
 def curves(runner: Runner) -> Dict[str, List[float]]:
-    """Over training: the validation result at every evaluation, and each epoch's mean loss."""
-    validation = next(hub(runner, f'val/{name}') for name in RESULTS if f'val/{name}' in runner.message_hub.log_scalars)
+    """Over training: the validation result at every evaluation, in per cent, and each epoch's mean loss."""
+    name = next(name for name in RESULTS if f'val/{name}' in runner.message_hub.log_scalars)
     losses, length = hub(runner, 'train/loss'), len(runner.train_dataloader)
     if runner.cfg.train_cfg.get('by_epoch') is False or 'max_iters' in runner.cfg.train_cfg:
         length = max(1, len(losses) // 50)
-    return dict(validation=[round(float(value), 4) for value in validation],
+    return dict(validation=[result_of({name: value}) for value in hub(runner, f'val/{name}')],
                 loss=[round(statistics.fmean(losses[k:k + length]), 4) for k in range(0, len(losses), length)])
 
 

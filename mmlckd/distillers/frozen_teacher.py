@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
 from mmlckd.checkpoint import load_weights
 from mmlckd.config import bare_model, find_file, read_config
@@ -21,6 +22,16 @@ from .input_adapter import InputAdapter
 
 OPTIONS = ('checkpoint', 'norm_stats', 'precision')
 PRECISIONS = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
+
+
+class _Zeros(TorchFunctionMode):
+    """Within it torch's initialisers write zeros: random numbers take time, and a checkpoint will replace them one and all."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, '__module__', None) == 'torch.nn.init':
+            return (kwargs['tensor'] if 'tensor' in kwargs else args[0]).detach().zero_()
+        return func(*args, **kwargs)
 
 
 class FrozenTeacher:
@@ -60,7 +71,8 @@ class FrozenTeacher:
             raise ValueError(f'teacher.precision is {self.precision!r}: choose one of {", ".join(map(repr, PRECISIONS))}')
         config = copy.deepcopy(spec['model']) if 'model' in spec else bare_model(read_config(spec['config']))
         self.checkpoint: Optional[str] = spec.get('checkpoint')
-        self.model: nn.Module = revert_sync_batchnorm(MODELS.build(config))  # a frozen network has nothing to synchronise
+        with _Zeros() if self.checkpoint else nullcontext():
+            self.model: nn.Module = revert_sync_batchnorm(MODELS.build(config))  # a frozen network has nothing to synchronise
         self.model.requires_grad_(False).eval()
         if norm_stats == 'batch':
             for module in self.model.modules():

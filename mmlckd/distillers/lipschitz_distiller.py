@@ -80,7 +80,7 @@ class LipschitzDistiller(BaseModel):
         connectors, modules = nn.ModuleDict(), nn.ModuleDict()
         self.entries = [self._entry(name, cfg, taps, modules) for name, cfg in losses.items()]
         try:
-            self._connect(tuple(input_shape or default_input_shape(student, 32)), connectors)
+            self._connect(tuple(input_shape or default_input_shape(student, 16)), connectors)
         except ValueError:
             if input_shape is not None:
                 raise

@@ -32,7 +32,8 @@ def plot_study(records: List[dict], path: Path) -> None:
         for method, color in chosen.items():
             if method in methods:
                 curve = [statistics.fmean(points) for points in zip(*(record['curves']['validation'] for record in methods[method]))]
-                axis.plot([(i + 1) / len(curve) for i in range(len(curve))], curve, 'o-', color=color, markersize=3, label=method_title(method))
+                parts = [(i + 1) / len(curve) for i in range(len(curve))]
+                axis.plot(parts, curve, 'o-', color=color, markersize=3, label=method_title(method))
         axis.set_xlabel('part of the training')
         axis.legend(fontsize=8)
         axis.grid(alpha=0.3)

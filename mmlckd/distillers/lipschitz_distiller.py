@@ -51,7 +51,7 @@ class LipschitzDistiller(BaseModel):
         taps: Taps of the entries that bring none: a list for both networks, the preset 'resnet_preact', or
             dict(student=..., teacher=...) of these. See :class:`Tap` for the forms of one.
         input_shape: (C, H, W) of the dry run. None: the channels of the first convolution, at the size the backbone is fixed to, or
-            32 px, or 64 where a network fails at that.
+            the first of 16, 32 and 64 px at which no network fails.
         data_preprocessor: The student's, where the config has it at top level (mmpretrain's habit).
 
     Raises:
@@ -79,12 +79,13 @@ class LipschitzDistiller(BaseModel):
         self.__dict__.update(student=student, teacher=FrozenTeacher(teacher))
         connectors, modules = nn.ModuleDict(), nn.ModuleDict()
         self.entries = [self._entry(name, cfg, taps, modules) for name, cfg in losses.items()]
-        try:
-            self._connect(tuple(input_shape or default_input_shape(student, 16)), connectors)
-        except ValueError:
-            if input_shape is not None:
-                raise
-            self._connect(default_input_shape(student), connectors)
+        for size in (16, 32, 64):
+            try:
+                self._connect(tuple(input_shape or default_input_shape(student, size)), connectors)
+                break
+            except ValueError:
+                if input_shape is not None or size == 64:
+                    raise
         self.distiller = nn.ModuleDict(dict(connectors=connectors, losses=modules))
 
     def _entry(self, name: str, cfg: dict, taps: Any, modules: nn.ModuleDict) -> LossEntry:

@@ -12,6 +12,7 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
 from torch import nn
 
+from mmlckd.distillers.frozen_teacher import FrozenTeacher
 from mmlckd.registry import MODELS
 
 TAPS = ['backbone.layer2.0.bn1', 'backbone.layer3.0.bn1', 'backbone.bn']
@@ -190,6 +191,18 @@ def test_batch_statistics_of_the_teacher(batch):
             assert torch.equal(value, before[key])
 
 
+def test_a_teacher_that_a_checkpoint_fills_draws_no_random_numbers(tmp_path):
+    source = MODELS.build(wrn(2))
+    torch.save(dict(state_dict=source.state_dict()), tmp_path / 'teacher.pth')
+    before = torch.get_rng_state()
+    teacher = FrozenTeacher(dict(model=wrn(2), checkpoint=str(tmp_path / 'teacher.pth')))
+    assert torch.equal(torch.get_rng_state(), before)
+    teacher.load()
+    assert all(torch.equal(value, source.state_dict()[key]) for key, value in teacher.model.state_dict().items())
+    FrozenTeacher(dict(model=wrn(2)))
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
 def test_precision_is_the_teachers_alone(batch):
     readings, seen = {}, []
     for precision in (None, 'fp32', 'bf16'):
@@ -303,7 +316,7 @@ def test_the_dry_run_is_as_small_as_the_networks_allow(batch):
                 return tuple(nn.functional.avg_pool2d(out, kernel) for out in super().forward(x))
         return dict(wrn(2), backbone=dict(type=Pooled, depth=10, widen_factor=2))
 
-    for kernel, sizes in ((8, [32]), (16, [32, 64])):
+    for kernel, sizes in ((4, [16]), (8, [16, 32]), (16, [16, 32, 64])):
         seen = []
         build(teacher=dict(model=pooled(kernel)))
         assert seen == sizes

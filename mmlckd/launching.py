@@ -5,6 +5,7 @@ import atexit
 import logging
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Callable, Union
 
@@ -143,13 +144,20 @@ def init_processes(config: Config) -> None:
     os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
     os.environ.setdefault('MASTER_PORT', '29500')
     torch.distributed.init_process_group('gloo')
-    atexit.register(torch.distributed.destroy_process_group)  # its threads, left to the interpreter's end, now and then abort the process
+    atexit.register(_leave_group)
     if config.get('model_wrapper_cfg') is None:
         config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False,
                                         find_unused_parameters=config.get('find_unused_parameters', False))
     if any([_replace_sync_bn(config.model), config.pop('sync_bn', None)]):
         print_log('SyncBN needs a GPU: BN takes its place, each process normalising by its own share of the batch',
                   'current', logging.WARNING)
+
+
+def _leave_group() -> None:
+    """Before the interpreter ends: a thread of gloo's that is about to let go of its last tensor waits for the interpreter's lock, is
+    refused it once that is ending, and then aborts the process."""
+    time.sleep(0.2)  # in which the lock is free
+    torch.distributed.destroy_process_group()
 
 
 def make_resumable(config: Config) -> None:

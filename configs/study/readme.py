@@ -9,9 +9,10 @@ methods = [
     ['kd'], ['kd', 'lipschitz'],
     ['ofd'], ['ofd', 'lipschitz'],
     ['kd', 'ofd'], ['kd', 'ofd', 'lipschitz'],
-    ['fsp'], ['at'], ['kd', 'ofd', 'at'],
+    ['kd', 'ofd', 'at'], ['kd', 'ofd', 'at', 'lipschitz'],
+    ['fsp'], ['at'],
 ]
 seeds = list(range(10, 20))
 selection_seeds = list(range(5))
-grid = dict(kd=[1., 3., 10.], ofd=[3e-4, 1e-3, 3e-3], lipschitz=[0.3, 1., 3.], fsp=[1e-4, 1e-3, 1e-2], at=[50., 500., 5000.])
+grid = dict(kd=[1., 3., 10.], ofd=[3e-3, 1e-2, 3e-2], lipschitz=[1., 3., 10.], fsp=[1e-5, 1e-4], at=[15., 50., 150.])
 weights = 'configs/study/readme_weights.json'

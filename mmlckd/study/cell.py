@@ -37,6 +37,7 @@ class Cell:
         losses: Loss dicts by name, which take the place of the recipe's or stand beside them.
         weights: Loss weights by name, where they are not those of the loss dicts.
         seed: Of the run.
+        selecting: Whether the validation result is all that is asked for; the test images are not looked at then.
     """
 
     data: str
@@ -45,6 +46,7 @@ class Cell:
     losses: Dict[str, dict]
     weights: Dict[str, float]
     seed: int
+    selecting: bool = False
 
     def config(self) -> Config:
         """The recipe with the method's losses alone.
@@ -83,7 +85,8 @@ class Cell:
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
     def folder(self, work_dir: Path) -> Path:
-        return work_dir / Path(self.recipe).stem / f'{"+".join(self.method) or "alone"}-{self.digest()}'
+        top = work_dir / 'selection' if self.selecting else work_dir
+        return top / Path(self.recipe).stem / f'{"+".join(self.method) or "alone"}-{self.digest()}'
 
     def run(self, folder: Path, origin: dict) -> dict:
         """Train and measure, or go on where that was cut off; the record is written when all is done, and then the weights are removed.
@@ -108,7 +111,8 @@ class Cell:
             runner.train()
             seconds = time.time() - start
             record = dict(data=self.data, recipe=self.recipe, method=list(self.method), weights=self.weights, seed=self.seed,
-                          config=self.digest(), **origin, train_seconds=round(seconds, 1), **measure(runner), curves=curves(runner))
+                          config=self.digest(), **origin, train_seconds=round(seconds, 1), validation=curves(runner)['validation'][-1],
+                          **({} if self.selecting else measure(runner)), curves=curves(runner))
             record['seconds'] = round(time.time() - start, 1)
             AtomicBackend().put_text(json.dumps(record, indent=1) + '\n', path)
             shutil.rmtree(run_dir)

@@ -30,8 +30,8 @@ def result_of(metrics: Dict[str, float]) -> float:
 
 
 def measure(runner: Runner) -> Dict[str, float]:
-    """Test and validation result; of classifiers also the training result, accuracy under noise and FGSM, and the local constant."""
-    result = dict(test=result_of(runner.test()), validation=curves(runner)['validation'][-1])
+    """The test result; of classifiers also the training result, accuracy under noise and FGSM, and the local constant."""
+    result = dict(test=result_of(runner.test()))
     if runner.cfg.get('default_scope') == 'mmpretrain':
         result.update(train=_train_accuracy(runner), **_robustness(runner))
     return result

@@ -55,8 +55,9 @@ class Study:
         return [self._cell(data, method, chosen.get('+'.join(method), {}), seed)
                 for seed in self.seeds for data in self.data for method in self.methods]
 
-    def _cell(self, data: str, method: Method, weights: Dict[str, float], seed: int) -> Cell:
-        return Cell(data, self.data[data], method, {name: self.losses[name] for name in method if name in self.losses}, weights, seed)
+    def _cell(self, data: str, method: Method, weights: Dict[str, float], seed: int, selecting: bool = False) -> Cell:
+        losses = {name: self.losses[name] for name in method if name in self.losses}
+        return Cell(data, self.data[data], method, losses, weights, seed, selecting)
 
     def selection(self, run) -> Dict[str, dict]:
         """Choose each method's weights by the validation result, averaged over data sets and selection seeds.
@@ -83,7 +84,7 @@ class Study:
                                      f'{method_title(method[:-1])!r}')
                 for weight in self.grid[last]:
                     weights = {**chosen[start]['weights'], last: weight}
-                    candidates[method, weight] = [self._cell(data, method, weights, seed)
+                    candidates[method, weight] = [self._cell(data, method, weights, seed, selecting=True)
                                                   for data in self.data for seed in self.selection_seeds]
             records = iter(run([cell for cells in candidates.values() for cell in cells]))
             scores = {key: statistics.fmean(next(records)['validation'] for _ in cells) for key, cells in candidates.items()}

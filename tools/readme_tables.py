@@ -13,7 +13,7 @@ import statistics
 from functools import partial
 from pathlib import Path
 
-from mmlckd.study.tables import comparison_rows, contrasts, result_rows
+from mmlckd.study.tables import comparison_rows, contrasts, result_rows, verdicts
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / 'tools' / 'benchmarks' / 'records'
@@ -114,9 +114,11 @@ def study_tables(name):
     seeds = sorted({record['seed'] for record in records})
     seconds = sum(record['seconds'] for record in records)
     tests = sum(len(contrast.results) for contrast in contrasts(records))
-    note = (f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))}; accuracies in %, noise and FGSM in pixel values, local "
-            "constants in logits per pixel value. Differences are paired by seed, with 95 % intervals; p: paired t tests, adjusted for all "
-            f"{tests} of the table (Holm). Best: of the methods with the term, and without it, those best in validation. "
+    robust = 'noise and FGSM in pixel values, local constants in logits per pixel value. ' if 'local constant' in records[0] else ''
+    note = (f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))}; results in %{', ' if robust else '. '}{robust}"
+            f"Differences are paired by seed, with 95 % intervals; p: paired t tests, adjusted for all {tests} of the table (Holm). "
+            "Best: of the methods with the term, and without it, those best in validation. "
+            f"What was aimed at for the best: {'; '.join(verdicts(records))}. "
             f"torch {records[0]['versions']['torch']}, {records[0]['machine']}, commit {records[0]['commit']}, "
             f"{seconds / 3600:.1f} hours of one core.")
     return '\n\n'.join([*parts, note])

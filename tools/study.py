@@ -34,7 +34,7 @@ from mmlckd.storage import AtomicBackend
 from mmlckd.study import Study, run_all
 from mmlckd.study.figure import plot_study
 from mmlckd.study.plan import restricted
-from mmlckd.study.tables import comparison_rows, result_rows
+from mmlckd.study.tables import comparison_rows, result_rows, verdicts
 
 PRESETS = REPOSITORY / 'configs' / 'study'
 
@@ -123,6 +123,8 @@ def main(args):
         for row in rows:
             table.add_row(*row)
         console.print(table)
+    for verdict in verdicts(records):
+        console.print(f'the best with the term against the best without, {verdict}')
     lines = ',\n'.join(json.dumps(record) for record in records)
     path = out / f'study_{study.name}.json'
     AtomicBackend().put_text(f'{{"study": "{study.name}", "records": [\n{lines}\n]}}\n', path)

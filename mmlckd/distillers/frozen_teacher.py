@@ -79,7 +79,7 @@ class FrozenTeacher:
                 if isinstance(module, _BatchNorm):
                     module.train()
                     module.track_running_stats = False  # batch statistics in, running ones neither read nor written
-        self._loaded = False
+        self._in_half, self._loaded = self.precision in ('bf16', 'fp16'), False
 
     def __deepcopy__(self, memo) -> 'FrozenTeacher':
         return self
@@ -98,6 +98,8 @@ class FrozenTeacher:
                 self.model.init_weights()
         else:
             load_weights(self.model, str(find_file(self.checkpoint) or self.checkpoint))
+        if self._in_half:
+            self.model.to(memory_format=torch.channels_last)  # in which convolutions in half precision run fastest
         self._loaded = True
 
     def connect(self, taps: Sequence[Tap], student: nn.Module, input_shape: Sequence[int]) -> Dict[Tap, tuple]:
@@ -122,6 +124,8 @@ class FrozenTeacher:
         self.load()
         with FeatureTap(self.model, self.taps, self.last_calls, self.overwritten) as feats, self._autocast(inputs.device.type):
             self.model(self.adapter(inputs, data_samples), data_samples, mode='tensor')
+        if self._in_half:
+            feats.feats.update({tap: feat.contiguous() for tap, feat in feats.feats.items()})  # as the student's are, which they meet
         return feats
 
     def _autocast(self, device: str) -> ContextManager:

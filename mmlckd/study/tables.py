@@ -92,3 +92,23 @@ def comparison_rows(records: List[dict]) -> Dict[str, Table]:
                for text in (f'{result.difference:+.2f} ± {result.half_width:.2f}', f'{contrast.adjusted[name]:.3f}'))]
             for contrast in found]
     return {'Paired differences, points': (['', 'method', 'against', *(text for name in found[0].results for text in (name, 'p'))], rows)}
+
+
+def verdicts(records: List[dict]) -> List[str]:
+    """What this project aimed at, for the strongest method with the term against the strongest without, and what was reached; empty
+    where nothing can be compared."""
+    best, groups = [contrast for contrast in contrasts(records) if contrast.strongest], by_method(records)
+    if not best:
+        return []
+    gains = [contrast.results['test'].difference for contrast in best]
+    certain = [contrast.results['test'].difference >= 1 and contrast.adjusted['test'] < 0.05 for contrast in best]
+    spreads = [[statistics.stdev(values(groups[contrast.data][name], 'test')) for name in (contrast.method, contrast.baseline)]
+               for contrast in best]
+    noise = [contrast.results['noise 32'].difference for contrast in best if 'noise 32' in contrast.results]
+    listed = ', '.join
+    cases = [('a gain of 1.00 or more on two data sets, with p < 0.05', sum(certain) >= 2, listed(f'{gain:+.2f}' for gain in gains)),
+             ('nowhere a loss of more than 0.30', min(gains) >= -0.3, f'{min(gains):+.2f} at the lowest'),
+             ('a smaller spread over seeds', all(ours < theirs for ours, theirs in spreads),
+              listed(f'{ours:.2f} against {theirs:.2f}' for ours, theirs in spreads)),
+             *([('2 points more under noise 32', min(noise) >= 2, listed(f'{gain:+.2f}' for gain in noise))] if noise else [])]
+    return [f'{aim}: {"met" if met else "missed"} ({reached})' for aim, met, reached in cases]

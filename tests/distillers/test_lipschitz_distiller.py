@@ -217,6 +217,10 @@ def test_precision_is_the_teachers_alone(batch):
         with torch.autocast('cpu', torch.bfloat16):
             model(**batch, mode='loss')
         assert seen[2:] == [torch.float32 if precision == 'fp32' else torch.bfloat16, torch.bfloat16]
+        # in half precision convolutions run in channels-last layout, and the maps meet the student's in the usual one
+        weight = model.teacher.model.backbone.layer2[0].conv2.weight
+        assert weight.is_contiguous(memory_format=torch.channels_last) == (precision == 'bf16')
+        assert all(feat.is_contiguous() for feat in model.teacher(batch['inputs'], None).feats.values())
     for exact, reduced in zip(readings['fp32'], readings['bf16']):
         # bfloat16 keeps 8 bits, 0.4 % a rounding; a norm averages many
         assert torch.allclose(exact, reduced, rtol=0.01) and not torch.equal(exact, reduced)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mmlckd.study import compare, holm
+from mmlckd.study.tables import verdicts
 
 NUMBERS = st.lists(st.tuples(*[st.floats(0, 100)] * 2), min_size=3, max_size=20)
 
@@ -47,3 +48,24 @@ def test_holm_lies_between_the_plain_values_and_bonferronis(p_values):
     for plain, value in zip(p_values, adjusted):
         assert plain <= value <= min(1., len(p_values) * plain) + 1e-12
     assert np.argsort(p_values, kind='stable').tolist() == sorted(range(len(p_values)), key=lambda i: (adjusted[i], p_values[i], i))
+
+
+def test_verdicts_by_hand():
+    def records(data, guided, plain):
+        return [dict(data=data, method=method, seed=seed, test=test, validation=test, **{'noise 32': noise})
+                for method, results in ((['kd'], plain), (['kd', 'lipschitz'], guided)) for seed, (test, noise) in enumerate(results)]
+
+    plain = [(90., 50.), (91., 51.), (92., 52.), (90., 50.)]
+    better = [(92.1, 53.), (92.9, 54.), (93.1, 55.), (92.1, 53.)]  # by 2.1, 1.9, 1.1, 2.1 with half the spread, and 3 under noise
+    worse = [(89.5, 50.), (90.5, 51.), (91.5, 52.), (89.5, 50.)]
+    assert verdicts(records('a', better, plain) + records('b', better, plain)) == [
+        'a gain of 1.00 or more on two data sets, with p < 0.05: met (+1.80, +1.80)',
+        'nowhere a loss of more than 0.30: met (+1.80 at the lowest)',
+        'a smaller spread over seeds: met (0.53 against 0.96, 0.53 against 0.96)',
+        '2 points more under noise 32: met (+3.00, +3.00)']
+    assert verdicts(records('a', better, plain) + records('b', worse, plain)) == [
+        'a gain of 1.00 or more on two data sets, with p < 0.05: missed (+1.80, -0.50)',
+        'nowhere a loss of more than 0.30: missed (-0.50 at the lowest)',
+        'a smaller spread over seeds: missed (0.53 against 0.96, 0.96 against 0.96)',
+        '2 points more under noise 32: missed (+3.00, +0.00)']
+    assert verdicts(records('a', better, plain)[:4]) == []

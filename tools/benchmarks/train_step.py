@@ -63,7 +63,7 @@ def naive_teacher(teacher, inputs, data_samples):
     return feats
 
 
-def variants(model, data):
+def variants(model, data, reduced):
     """Name to a function that does one optimizer step of it."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
     inputs, samples = data['inputs'], data['data_samples']
@@ -82,23 +82,23 @@ def variants(model, data):
                  PLAIN: partial(step, entries=plain), 'ours': step}
     for entry in model.entries:
         functions[f'ours without {entry.name}'] = partial(step, entries=[other for other in model.entries if other is not entry])
-    functions[REDUCED] = partial(step, teacher=reduced(model.teacher))
+    functions[REDUCED] = partial(step, teacher=reduced)
     functions[NAIVE] = partial(step, teacher=partial(naive_teacher, model.teacher))
     return functions
 
 
-def reduced(teacher):
-    """A function that runs the teacher at half precision."""
-    def run(inputs, data_samples):
-        with mock.patch.object(teacher, 'precision', 'fp16' if inputs.device.type == 'cuda' else 'bf16'):
-            return teacher(inputs, data_samples)
-    return run
+def reduced_teacher(config, teacher, device):
+    """The same teacher at half precision."""
+    precision = 'fp16' if torch.device(device).type == 'cuda' else 'bf16'
+    other = build(dict(config, teacher=dict(config['teacher'], precision=precision))).to(device).teacher
+    other.model.load_state_dict(teacher.model.state_dict())
+    return other
 
 
-def half_precision_error(model, data):
+def half_precision_error(model, data, reduced):
     """Largest relative change of a pair's mean teacher norm when the teacher runs at half precision."""
     readings = []
-    for teacher in (model.teacher, reduced(model.teacher)):
+    for teacher in (model.teacher, reduced):
         with mock.patch.object(model, 'teacher', teacher), torch.no_grad():
             model(data['inputs'], data['data_samples'], mode='loss')
         readings.append(read_norms(model)['teacher'])
@@ -139,10 +139,11 @@ def measure(name, args, console):
     config = model_config(workload.config)
     model = build(config).to(args.device).train()
     data = batch_of(model, workload.size, args.batch or workload.batch, args.device)
-    functions = variants(model, data)
+    reduced = reduced_teacher(config, model.teacher, args.device)
+    functions = variants(model, data, reduced)
     steps, batch = list(functions), (data['inputs'], data['data_samples'])
     functions.update({'reading': reading(model, data), 'teacher': partial(model.teacher, *batch),
-                      'teacher, half': partial(reduced(model.teacher), *batch)})
+                      'teacher, half': partial(reduced, *batch)})
     times = in_turns(functions, args.rounds, args.device, name, console)
     memory = {key: peak_mib(functions[key], args.device) for key in ('student alone', 'floor', PLAIN, 'ours')}
     interval, middle = SpectralNormHook().interval, {key: summary(values)['median'] for key, values in times.items()}
@@ -154,15 +155,15 @@ def measure(name, args, console):
         config=workload.config, batch=args.batch or workload.batch, size=workload.size, variants=rows,
         of_naive=ratios(times, 'ours', NAIVE)['median'],
         teacher=dict(ms=middle['teacher'], half_ms=middle['teacher, half'], faster=ratios(times, 'teacher', 'teacher, half')['median'],
-                     norm_error=half_precision_error(model, data)),
+                     norm_error=half_precision_error(model, data, reduced)),
         hook=dict(ms=middle['reading'], interval=interval, share=middle['reading'] / (interval * middle['ours'])),
         start_up=start_up(config, console),
         profile=hot_spots(functions['ours']), profile_of_floor=hot_spots(functions['floor']))
 
 
 def half_precision_units():
-    """Whether the processor multiplies matrices in half precision: a GPU, or a CPU with AMX."""
-    return torch.cuda.is_available() or getattr(torch.cpu, '_is_amx_tile_supported', bool)()
+    """Whether the processor multiplies matrices in half precision: a GPU, or a CPU with AVX512_BF16 or AMX."""
+    return torch.cuda.is_available() or any(getattr(torch.cpu, f'_is_{unit}_supported', bool)() for unit in ('avx512_bf16', 'amx_tile'))
 
 
 def targets(name, result):

@@ -5,3 +5,4 @@ data = dict(_delete_=True, **{
     'MNIST-5k, 1,000 images': 'configs/study/recipes/mnist5k_1000.py',
 })
 methods = [[], ['kd'], ['kd', 'lipschitz'], ['kd', 'ofd'], ['kd', 'ofd', 'lipschitz']]
+seeds = list(range(10, 15))

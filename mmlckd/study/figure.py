@@ -12,11 +12,13 @@ from .tables import by_method, is_guided, strongest, values
 
 def plot_study(records: List[dict], path: Path) -> None:
     """Draw a panel for each data set: every seed's test result, method by method, bars for the means; below it the training curves, mean
-    validation result over the run, of the student alone and of the best methods without and with the Lipschitz term."""
+    validation result over the run, of the student alone and of the best methods without and with the Lipschitz term, unless runs were
+    evaluated at their end only."""
     groups = by_method(records)
     height = 0.8 + 0.32 * max(map(len, groups.values()))
-    figure = Figure(figsize=(3.6 * len(groups) + 1.2, height + 3.2), layout='constrained')
-    dots, lines = figure.subplots(2, len(groups), squeeze=False, sharey='row', height_ratios=[height, 2.2])
+    heights = [height, 2.2] if any(len(record['curves']['validation']) > 1 for record in records) else [height]
+    figure = Figure(figsize=(3.6 * len(groups) + 1.2, sum(heights) + 1), layout='constrained')
+    dots, *lines = figure.subplots(len(heights), len(groups), squeeze=False, sharey='row', height_ratios=heights)
     for axis, (data, methods) in zip(dots, groups.items()):
         for y, (method, group) in enumerate(methods.items()):
             numbers, color = values(group, 'test'), 'tab:orange' if is_guided(method) else 'tab:blue'
@@ -27,7 +29,7 @@ def plot_study(records: List[dict], path: Path) -> None:
         axis.set_xlabel('test result, %')
         axis.grid(axis='x', alpha=0.3)
     dots[0].invert_yaxis()
-    for axis, methods in zip(lines, groups.values()):
+    for axis, methods in zip(lines[0] if lines else (), groups.values()):
         chosen = {(): 'tab:gray', strongest(methods, False): 'tab:blue', strongest(methods, True): 'tab:orange'}
         for method, color in chosen.items():
             if method in methods:
@@ -37,6 +39,7 @@ def plot_study(records: List[dict], path: Path) -> None:
         axis.set_xlabel('part of the training')
         axis.legend(fontsize=8)
         axis.grid(alpha=0.3)
-    lines[0].set_ylabel('validation, %')
+    if lines:
+        lines[0][0].set_ylabel('validation, %')
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)

@@ -79,7 +79,7 @@ class FrozenTeacher:
                 if isinstance(module, _BatchNorm):
                     module.train()
                     module.track_running_stats = False  # batch statistics in, running ones neither read nor written
-        self._in_half, self._loaded = self.precision in ('bf16', 'fp16'), False
+        self._loaded = False
 
     def __deepcopy__(self, memo) -> 'FrozenTeacher':
         return self
@@ -127,6 +127,10 @@ class FrozenTeacher:
         if self._in_half:
             feats.feats.update({tap: feat.contiguous() for tap, feat in feats.feats.items()})  # as the student's are, which they meet
         return feats
+
+    @property
+    def _in_half(self) -> bool:
+        return self.precision in ('bf16', 'fp16')
 
     def _autocast(self, device: str) -> ContextManager:
         if self.precision is None:

@@ -2,8 +2,9 @@
 
 import statistics
 from pathlib import Path
-from typing import List
+from typing import Dict, List, Tuple
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .cell import method_title
@@ -29,17 +30,21 @@ def plot_study(records: List[dict], path: Path) -> None:
         axis.set_xlabel('test result, %')
         axis.grid(axis='x', alpha=0.3)
     dots[0].invert_yaxis()
-    for axis, methods in zip(lines[0] if lines else (), groups.values()):
-        chosen = {(): 'tab:gray', strongest(methods, False): 'tab:blue', strongest(methods, True): 'tab:orange'}
-        for method, color in chosen.items():
-            if method in methods:
-                curve = [statistics.fmean(points) for points in zip(*(record['curves']['validation'] for record in methods[method]))]
-                parts = [(i + 1) / len(curve) for i in range(len(curve))]
-                axis.plot(parts, curve, 'o-', color=color, markersize=3, label=method_title(method))
-        axis.set_xlabel('part of the training')
-        axis.legend(fontsize=8)
-        axis.grid(alpha=0.3)
-    if lines:
-        lines[0][0].set_ylabel('validation, %')
+    for row in lines:
+        for axis, methods in zip(row, groups.values()):
+            _draw_curves(axis, methods)
+        row[0].set_ylabel('validation, %')
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
+
+
+def _draw_curves(axis: Axes, methods: Dict[Tuple[str, ...], List[dict]]) -> None:
+    chosen = {(): 'tab:gray', strongest(methods, False): 'tab:blue', strongest(methods, True): 'tab:orange'}
+    for method, color in chosen.items():
+        if method in methods:
+            curve = [statistics.fmean(points) for points in zip(*(record['curves']['validation'] for record in methods[method]))]
+            parts = [(i + 1) / len(curve) for i in range(len(curve))]
+            axis.plot(parts, curve, 'o-', color=color, markersize=3, label=method_title(method))
+    axis.set_xlabel('part of the training')
+    axis.legend(fontsize=8)
+    axis.grid(alpha=0.3)

@@ -1,5 +1,7 @@
 """Lipschitz-continuity-guided knowledge distillation for OpenMMLab."""
 
+from __future__ import annotations
+
 import mmcv
 import mmengine
 import torch
@@ -14,8 +16,10 @@ _SUPPORTED = ((torch, '2.6.0', '2.11.0'), (mmengine, '0.10.0', '1.0.0'), (mmcv, 
 def _check_versions(supported=_SUPPORTED):
     for package, lowest, unsupported in supported:
         if not digit_version(lowest) <= digit_version(package.__version__) < digit_version(unsupported):
-            raise ImportError(f'mmlckd needs {package.__name__} >={lowest},<{unsupported} and found {package.__version__}: '
-                              'install one of that range (the README\'s section on installing names the packages)')
+            raise ImportError(
+                f'mmlckd needs {package.__name__} >={lowest},<{unsupported} and found {package.__version__}: '
+                "install one of that range (the README's section on installing names the packages)"
+            )
 
 
 _check_versions()

@@ -1,11 +1,13 @@
 """Reading OpenMMLab configs: where they are looked for, and the plain model inside them."""
 
+from __future__ import annotations
+
 import copy
 import difflib
 import inspect
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any, Dict, Optional
+from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.config import utils as mmengine_config_utils
@@ -27,7 +29,7 @@ def alias_mmseg() -> None:
         mmengine_config_utils.MODULE2PACKAGE['mmseg'] = 'onedl-mmsegmentation'
 
 
-def find_file(path: str) -> Optional[Path]:
+def find_file(path: str) -> Path | None:
     """The file of that path, looked up from the working folder and then from the repository's root; None if in neither."""
     candidates = (Path(path).expanduser(), REPOSITORY / path)
     return next((candidate for candidate in candidates if candidate.is_file()), None)
@@ -43,7 +45,9 @@ def read_config(path: str) -> Config:
     alias_mmseg()
     found = find_file(str(path))
     if found is None and '::' not in str(path):
-        raise FileNotFoundError(f'config {str(path)!r} does not exist, seen from the working folder and from {REPOSITORY}: name a file')
+        raise FileNotFoundError(
+            f'config {str(path)!r} does not exist, seen from the working folder and from {REPOSITORY}: name a file'
+        )
     try:
         return Config.fromfile(found) if found else get_config(str(path))
     except Exception as error:  # a config is a program: anything may go wrong in it
@@ -53,7 +57,7 @@ def read_config(path: str) -> Config:
         raise ValueError(f'config {str(path)!r} cannot be read: {type(root).__name__}: {root}') from error
 
 
-def override(config: Config, options: Dict[str, Any]) -> Config:
+def override(config: Config, options: dict[str, Any]) -> Config:
     """The config with the fields of a command line, dotted name to value.
 
     Raises:
@@ -69,7 +73,9 @@ def override(config: Config, options: Dict[str, Any]) -> Config:
             config.merge_from_dict({name: value})
         except (KeyError, TypeError, AttributeError) as error:
             reason = str(error.args[0])[:200]
-            raise ValueError(f'--cfg-options has {name!r}, which does not fit what the config has there: {reason}') from error
+            raise ValueError(
+                f'--cfg-options has {name!r}, which does not fit what the config has there: {reason}'
+            ) from error
     return config
 
 
@@ -84,7 +90,9 @@ def bare_model(config: Config) -> ConfigDict:
     model = copy.deepcopy(config.model)
     if is_distiller(model):
         if not isinstance(model.get('student'), dict):
-            raise ValueError('model.student is missing: give the model dict of the network to train, for example {{_base_.model}}')
+            raise ValueError(
+                'model.student is missing: give the model dict of the network to train, for example {{_base_.model}}'
+            )
         model = model.student
     if config.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor', copy.deepcopy(config.data_preprocessor))

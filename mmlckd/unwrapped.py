@@ -1,5 +1,7 @@
 """The network behind its wrapper."""
 
+from __future__ import annotations
+
 from mmengine.model import is_model_wrapper
 from torch import nn
 

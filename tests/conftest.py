@@ -1,5 +1,7 @@
 """Shared fixtures: the three task families in small, and the demo's data."""
 
+from __future__ import annotations
+
 import functools
 import os
 import subprocess
@@ -32,7 +34,14 @@ def pytest_configure():
 
 def pytest_collection_modifyitems(items):
     # The longest files first, so that no process waits long for another's last one.
-    order = ['test_voc.py', 'test_wrong_input.py', 'test_train.py', 'test_classification.py', 'test_docs.py', 'test_analyze.py']
+    order = [
+        'test_voc.py',
+        'test_wrong_input.py',
+        'test_train.py',
+        'test_classification.py',
+        'test_docs.py',
+        'test_analyze.py',
+    ]
     items.sort(key=lambda item: order.index(item.path.name) if item.path.name in order else len(order))
 
 
@@ -40,7 +49,10 @@ def run(*command, cwd=ROOT, **environment):
     """Run a tool of this repository, or one of its launchers, as a user would; tools/*.py in a fork that has torch imported."""
     command = [str(part) for part in command]
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHON': sys.executable, **environment}
-    if command[0].endswith('.py') and not {name for name in environment if environment[name] != os.environ.get(name)} & READ_AT_IMPORT:
+    if (
+        command[0].endswith('.py')
+        and not {name for name in environment if environment[name] != os.environ.get(name)} & READ_AT_IMPORT
+    ):
         return forkserver().run(command, cwd, environment)
     program = 'bash' if command[0].endswith('.sh') else sys.executable
     return subprocess.run([program, *command], cwd=cwd, text=True, capture_output=True, env=environment)
@@ -88,7 +100,9 @@ def teacher(tmp_path_factory):
 def trained_alone(mnist, tmp_path_factory):
     """Checkpoint of one epoch of the demo's student alone, as MMEngine writes it."""
     folder = tmp_path_factory.mktemp('alone')
-    result = run('tools/train.py', ALONE, '--work-dir', folder, '--cfg-options', *on_mnist(mnist), 'train_cfg.max_epochs=1')
+    result = run(
+        'tools/train.py', ALONE, '--work-dir', folder, '--cfg-options', *on_mnist(mnist), 'train_cfg.max_epochs=1'
+    )
     assert result.returncode == 0, result.stderr[-3000:]
     return folder / 'epoch_1.pth'
 
@@ -104,9 +118,12 @@ def devkit(tmp_path_factory):
 
 def _classification(depth):
     return dict(
-        type='ImageClassifier', data_preprocessor=dict(type='ClsDataPreprocessor', mean=[120.] * 3, std=[60.] * 3),
-        backbone=dict(type='ResNet', depth=depth), neck=dict(type='GlobalAveragePooling'),
-        head=dict(type='LinearClsHead', num_classes=5, in_channels=512, loss=dict(type='CrossEntropyLoss')))
+        type='ImageClassifier',
+        data_preprocessor=dict(type='ClsDataPreprocessor', mean=[120.0] * 3, std=[60.0] * 3),
+        backbone=dict(type='ResNet', depth=depth),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=5, in_channels=512, loss=dict(type='CrossEntropyLoss')),
+    )
 
 
 def _detection(depth):
@@ -124,7 +141,9 @@ def _segmentation(depth):
     model.pretrained = None
     model.data_preprocessor.update(size=(64, 64))
     model.backbone.update(depth=depth, norm_cfg=dict(type='BN'))
-    model.decode_head.update(in_channels=512, channels=16, c1_in_channels=64, c1_channels=8, num_classes=3, norm_cfg=dict(type='BN'))
+    model.decode_head.update(
+        in_channels=512, channels=16, c1_in_channels=64, c1_channels=8, num_classes=3, norm_cfg=dict(type='BN')
+    )
     model.auxiliary_head.update(in_channels=256, channels=16, num_classes=3, norm_cfg=dict(type='BN'))
     return model
 
@@ -138,22 +157,30 @@ class Family:
 
 def _classification_batch():
     from mmpretrain.structures import DataSample
+
     images = torch.randint(0, 255, (2, 3, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     return dict(inputs=list(images), data_samples=[DataSample().set_gt_label(label) for label in (1, 3)])
 
 
 def _detection_batch():
     from mmdet.testing import demo_mm_inputs
+
     return demo_mm_inputs(2, [[3, 64, 64], [3, 64, 64]], num_items=[2, 2], num_classes=3)
 
 
 def _segmentation_batch():
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
+
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 255, (2, 3, 64, 64), generator=generator, dtype=torch.uint8)
-    samples = [SegDataSample(gt_sem_seg=PixelData(data=torch.randint(0, 3, (1, 64, 64), generator=generator)),
-                             metainfo=dict(img_shape=(64, 64), ori_shape=(64, 64), pad_shape=(64, 64))) for _ in images]
+    samples = [
+        SegDataSample(
+            gt_sem_seg=PixelData(data=torch.randint(0, 3, (1, 64, 64), generator=generator)),
+            metainfo=dict(img_shape=(64, 64), ori_shape=(64, 64), pad_shape=(64, 64)),
+        )
+        for _ in images
+    ]
     return dict(inputs=list(images), data_samples=samples)
 
 
@@ -162,7 +189,8 @@ def family(request):
     scope, model, batch = dict(
         classification=('mmpretrain', _classification, _classification_batch),
         detection=('mmdet', _detection, _detection_batch),
-        segmentation=('mmseg', _segmentation, _segmentation_batch))[request.param]
+        segmentation=('mmseg', _segmentation, _segmentation_batch),
+    )[request.param]
     __import__(f'{scope}.models')
     init_default_scope(scope)
     return Family(request.param, scope, model, batch())

@@ -7,6 +7,8 @@ A fork is what a fresh interpreter would be after those imports: the host librar
 their order, are not among them. With OMP_NUM_THREADS=1 importing torch starts no thread, which a fork would lose.
 """
 
+from __future__ import annotations
+
 import atexit
 import gc
 import importlib
@@ -18,9 +20,31 @@ import sys
 import tempfile
 from pathlib import Path
 
-IMPORTED = ('torch', 'torchvision', 'torch.distributed.run', 'torch.utils.tensorboard', 'numpy', 'scipy.stats', 'cv2', 'PIL.Image',
-            'matplotlib.pyplot', 'pandas', 'sklearn.metrics', 'shapely.geometry', 'pycocotools.coco', 'einops', 'psutil', 'modelindex',
-            'rich.progress', 'yaml', 'mmengine', 'mmengine.runner', 'mmengine.hub', 'mmengine.visualization', 'mmcv')
+IMPORTED = (
+    'torch',
+    'torchvision',
+    'torch.distributed.run',
+    'torch.utils.tensorboard',
+    'numpy',
+    'scipy.stats',
+    'cv2',
+    'PIL.Image',
+    'matplotlib.pyplot',
+    'pandas',
+    'sklearn.metrics',
+    'shapely.geometry',
+    'pycocotools.coco',
+    'einops',
+    'psutil',
+    'modelindex',
+    'rich.progress',
+    'yaml',
+    'mmengine',
+    'mmengine.runner',
+    'mmengine.hub',
+    'mmengine.visualization',
+    'mmcv',
+)
 READ_AT_IMPORT = {'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'CUDA_VISIBLE_DEVICES', 'MPLBACKEND', 'PYTHONHASHSEED'}
 
 
@@ -28,7 +52,9 @@ class ForkServer:
     """The client's side: one server process, which runs one command at a time and ends with its client."""
 
     def __init__(self):
-        self.process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
     def run(self, command, cwd, environment):
         with tempfile.TemporaryDirectory() as folder:
@@ -49,7 +75,11 @@ def become(job):
     os.environ.clear()
     os.environ.update(job['environment'])
     sys.argv = job['command']
-    sys.path[:] = [str(Path(sys.argv[0]).resolve().parent), *job['environment']['PYTHONPATH'].split(os.pathsep), *sys.path]
+    sys.path[:] = [
+        str(Path(sys.argv[0]).resolve().parent),
+        *job['environment']['PYTHONPATH'].split(os.pathsep),
+        *sys.path,
+    ]
 
 
 def serve():
@@ -64,7 +94,11 @@ def serve():
 
 if __name__ == '__main__':
     here = str(Path(__file__).parent)
-    sys.path[:] = [folder for folder in sys.path if folder != here and folder not in os.environ.get('PYTHONPATH', '').split(os.pathsep)]
+    sys.path[:] = [
+        folder
+        for folder in sys.path
+        if folder != here and folder not in os.environ.get('PYTHONPATH', '').split(os.pathsep)
+    ]
     for module in IMPORTED:
         importlib.import_module(module)
     gc.freeze()

@@ -1,5 +1,7 @@
 """Every config builds, and names in other packages resolve."""
 
+from __future__ import annotations
+
 import pytest
 from conftest import ROOT
 from mmengine.config import Config
@@ -8,7 +10,11 @@ from mmengine.registry import init_default_scope
 from mmlckd.config import bare_model, is_distiller, read_config
 from mmlckd.registry import MODELS
 
-CONFIGS = sorted(path.relative_to(ROOT).as_posix() for folder in ('lckd', 'baselines', 'teachers', 'demo') for path in (ROOT / 'configs' / folder).glob('*.py'))
+CONFIGS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in ('lckd', 'baselines', 'teachers', 'demo')
+    for path in (ROOT / 'configs' / folder).glob('*.py')
+)
 
 
 @pytest.mark.parametrize('path', CONFIGS)
@@ -16,7 +22,9 @@ def test_builds_and_survives_a_dump(path, tmp_path):
     config = read_config(path)
     init_default_scope(config.default_scope)
     __import__(f'{config.default_scope}.models')
-    model = dict(config.model, **({'data_preprocessor': config.data_preprocessor} if 'data_preprocessor' in config else {}))
+    model = dict(
+        config.model, **({'data_preprocessor': config.data_preprocessor} if 'data_preprocessor' in config else {})
+    )
     built = MODELS.build(model)
     config.dump(tmp_path / 'dumped.py')
     again = Config.fromfile(tmp_path / 'dumped.py')
@@ -26,8 +34,14 @@ def test_builds_and_survives_a_dump(path, tmp_path):
         assert set(student.state_dict()) == {key for key in built.state_dict() if not key.startswith('distiller.')}
 
 
-@pytest.mark.parametrize('name', ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', 'mmseg::_base_/models/deeplabv3plus_r50-d8.py',
-                                  'mmpretrain::resnet/resnet18_8xb32_in1k.py'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
+        'mmseg::_base_/models/deeplabv3plus_r50-d8.py',
+        'mmpretrain::resnet/resnet18_8xb32_in1k.py',
+    ],
+)
 def test_other_packages_resolve_as_config_and_as_base(name, tmp_path):
     assert 'backbone' in read_config(name).model
     (tmp_path / 'delta.py').write_text(f'_base_ = {name!r}\n')

@@ -1,5 +1,7 @@
 """A forked tool meets what a fresh interpreter would give it."""
 
+from __future__ import annotations
+
 import json
 
 import pytest
@@ -19,6 +21,7 @@ def script(tmp_path):
     def write(text):
         (tmp_path / 'tool.py').write_text(text)
         return tmp_path / 'tool.py'
+
     return write
 
 
@@ -29,13 +32,29 @@ def test_what_a_tool_sees(script, tmp_path):
     (tmp_path / 'copy' / 'mmlckd' / '__init__.py').touch()
     result = run(tool, '--option', 1, cwd=tmp_path / 'copy', PYTHONPATH=str(tmp_path / 'copy'), TOLD='yes')
     assert json.loads(result.stdout) == dict(
-        argv=[str(tool), '--option', '1'], cwd=str(tmp_path / 'copy'), name='__main__', loaded=[], variable='yes', stdin='', threads=1,
-        package=str(tmp_path / 'copy' / 'mmlckd' / '__init__.py'), beside=str(tmp_path / 'beside.py'))
+        argv=[str(tool), '--option', '1'],
+        cwd=str(tmp_path / 'copy'),
+        name='__main__',
+        loaded=[],
+        variable='yes',
+        stdin='',
+        threads=1,
+        package=str(tmp_path / 'copy' / 'mmlckd' / '__init__.py'),
+        beside=str(tmp_path / 'beside.py'),
+    )
 
 
-@pytest.mark.parametrize('text, code, stderr', [
-    ('', 0, ''), ('import sys; sys.exit(3)', 3, ''), ('import sys; sys.exit("told")', 1, 'told\n'), ('1 / 0', 1, 'division by zero\n'),
-    ('import os, signal; os.kill(os.getpid(), signal.SIGKILL)', -9, ''), ('import atexit; atexit.register(lambda: print("end"))', 0, '')])
+@pytest.mark.parametrize(
+    'text, code, stderr',
+    [
+        ('', 0, ''),
+        ('import sys; sys.exit(3)', 3, ''),
+        ('import sys; sys.exit("told")', 1, 'told\n'),
+        ('1 / 0', 1, 'division by zero\n'),
+        ('import os, signal; os.kill(os.getpid(), signal.SIGKILL)', -9, ''),
+        ('import atexit; atexit.register(lambda: print("end"))', 0, ''),
+    ],
+)
 def test_how_it_ends(text, code, stderr, script):
     result = run(script(text))
     assert result.returncode == code and result.stderr.endswith(stderr)

@@ -1,5 +1,7 @@
 """Versions, registries, the backbone's sizes."""
 
+from __future__ import annotations
+
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +10,9 @@ import mmlckd
 from mmlckd.registry import HOOKS, MODELS
 
 
-@pytest.mark.parametrize('version, works', [('2.5.1', False), ('2.6.0', True), ('2.10.0+cu128', True), ('2.11.0', False)])
+@pytest.mark.parametrize(
+    'version, works', [('2.5.1', False), ('2.6.0', True), ('2.10.0+cu128', True), ('2.11.0', False)]
+)
 def test_versions_that_cannot_work_are_refused(version, works):
     package = SimpleNamespace(__name__='torch', __version__=version)
     if works:
@@ -35,7 +39,10 @@ def test_wide_resnet_sizes(depth, width, millions):
 
 def test_wide_resnet_stages():
     import torch
-    backbone = MODELS.build(dict(type='mmlckd.WideResNet', depth=10, out_indices=(0, 1, 2), frozen_stages=1, norm_eval=True)).train()
+
+    backbone = MODELS.build(
+        dict(type='mmlckd.WideResNet', depth=10, out_indices=(0, 1, 2), frozen_stages=1, norm_eval=True)
+    ).train()
     shapes = [tuple(out.shape) for out in backbone(torch.zeros(1, 3, 32, 32))]
     assert shapes == [(1, 16, 32, 32), (1, 32, 16, 16), (1, 64, 8, 8)]  # strides 1, 2, 2; 16, 32, 64 channels
     trained = {name.split('.')[0] for name, parameter in backbone.named_parameters() if parameter.requires_grad}

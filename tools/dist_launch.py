@@ -3,6 +3,8 @@
 What tools/dist_train.sh and tools/dist_test.sh call. The arguments are those of torchrun, which does the work.
 """
 
+from __future__ import annotations
+
 import signal
 import sys
 

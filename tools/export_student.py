@@ -1,8 +1,10 @@
 """Write the bare student of a training checkpoint: no connectors, no optimizer, a SHA-256 suffix as OpenMMLab publishes.
 
-    python tools/export_student.py work_dirs/mnist5k_wrn16-2_to_wrn10-1/epoch_12.pth student.pth
-    # writes student-<first 8 digits>.pth, which loads into the student's own config with strict=True
+python tools/export_student.py work_dirs/mnist5k_wrn16-2_to_wrn10-1/epoch_12.pth student.pth
+# writes student-<first 8 digits>.pth, which loads into the student's own config with strict=True
 """
+
+from __future__ import annotations
 
 import argparse
 import hashlib
@@ -12,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from mmlckd.checkpoint import read_checkpoint, weights_of
-from mmlckd.launching import add_trust_argument, check_folder, run_tool
+from mmlckd.checkpoints import read_checkpoint, weights_of
+from mmlckd.cli import add_trust_argument, check_folder, run_tool
 
 
 def make_parser():
@@ -30,7 +32,9 @@ def main(args):
     content = read_checkpoint(args.checkpoint)
     if 'state_dict' not in content:
         raise ValueError(f'checkpoint {args.checkpoint!r} has no state_dict: give a checkpoint that training wrote')
-    weights = OrderedDict((key, value) for key, value in weights_of(content, args.checkpoint).items() if not key.startswith('distiller.'))
+    weights = OrderedDict(
+        (key, value) for key, value in weights_of(content, args.checkpoint).items() if not key.startswith('distiller.')
+    )
     meta = {key: value for key, value in content.get('meta', {}).items() if key in ('dataset_meta', 'mmengine_version')}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     partial = args.out.with_suffix('.partial')

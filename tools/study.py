@@ -7,9 +7,11 @@
     python tools/study.py my/study.py --methods alone kd kd+lipschitz
 
 A preset is a config in configs/study. Every training is an ordinary run of a recipe; what is finished is not run again, what was
-interrupted goes on. The end is a table, a figure and study_<preset>.json, all records, in --out; tools/readme_tables.py makes the README's
+interrupted goes on. The end is a table, a figure and study_<preset>.json, all records, in --out; tools/maintenance/page_tables.py makes the README's
 tables of that file.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -27,10 +29,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mmlckd.checkpoints import AtomicBackend
+from mmlckd.cli import check_folder, check_prerequisites, is_there, needed_paths, run_tool
 from mmlckd.config import REPOSITORY, read_config
-from mmlckd.launching import check_folder, run_tool
-from mmlckd.prerequisites import check_prerequisites, is_there, needed_paths
-from mmlckd.storage import AtomicBackend
 from mmlckd.study import Study, run_all
 from mmlckd.study.figure import plot_study
 from mmlckd.study.plan import restricted
@@ -43,13 +44,24 @@ def make_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument('config', nargs='?', help='a study config')
-    which.add_argument('--preset', choices=sorted(path.stem for path in PRESETS.glob('*.py')), help='one of configs/study')
-    parser.add_argument('--select', action='store_true', help='choose the methods\' weights on the selection seeds and write their file')
-    parser.add_argument('--data', nargs='+', metavar='DATA', help='data sets: titles of the study, or recipes (distillation configs)')
+    which.add_argument(
+        '--preset', choices=sorted(path.stem for path in PRESETS.glob('*.py')), help='one of configs/study'
+    )
+    parser.add_argument(
+        '--select', action='store_true', help="choose the methods' weights on the selection seeds and write their file"
+    )
+    parser.add_argument(
+        '--data', nargs='+', metavar='DATA', help='data sets: titles of the study, or recipes (distillation configs)'
+    )
     parser.add_argument('--methods', nargs='+', metavar='METHOD', help='methods: loss names joined by +, or alone')
     parser.add_argument('--seeds', nargs='+', type=int, metavar='SEED', help='seeds of the report')
     parser.add_argument('--jobs', type=int, default=2, help='trainings at a time, which share the cores (default: 2)')
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/study'), help='folder of the trainings (default: work_dirs/study)')
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        default=Path('work_dirs/study'),
+        help='folder of the trainings (default: work_dirs/study)',
+    )
     parser.add_argument('--out', type=Path, help='folder of table, figure and records (default: --work-dir)')
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     return parser
@@ -60,15 +72,30 @@ def origin():
     status = ['git', 'status', '--porcelain', '--untracked-files=no']
     changed = subprocess.run(status, cwd=REPOSITORY, capture_output=True, text=True).stdout
     versions = {}
-    for package in ('torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmpretrain', 'onedl-mmdetection', 'onedl-mmsegmentation',
-                    'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmsegmentation', 'numpy'):
+    for package in (
+        'torch',
+        'onedl-mmengine',
+        'onedl-mmcv',
+        'onedl-mmpretrain',
+        'onedl-mmdetection',
+        'onedl-mmsegmentation',
+        'mmengine',
+        'mmcv',
+        'mmpretrain',
+        'mmdet',
+        'mmsegmentation',
+        'numpy',
+    ):
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return dict(commit=get_git_hash(fallback='unknown', digits=12) + ('+changes' if changed else ''), versions=versions,
-                machine=f'{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, '
-                        f'Python {platform.python_version()}')
+    return dict(
+        commit=get_git_hash(fallback='unknown', digits=12) + ('+changes' if changed else ''),
+        versions=versions,
+        machine=f'{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, '
+        f'Python {platform.python_version()}',
+    )
 
 
 def prepare(path, console):
@@ -86,13 +113,21 @@ def prepare(path, console):
 
 
 def run_with_progress(cells, args, console, title):
-    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TextColumn('trainings'), TimeElapsedColumn(),
-               TextColumn('left'), TimeRemainingColumn(elapsed_when_finished=True))
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn('trainings'),
+        TimeElapsedColumn(),
+        TextColumn('left'),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
     with Progress(*columns, console=console, speed_estimate_period=600) as progress:
         task = progress.add_task(title, total=len(cells))
 
         def done(cell, record):
             progress.advance(task)
+
         return run_all(cells, args.work_dir, origin(), args.jobs, done)
 
 

@@ -1,5 +1,7 @@
 """What is known about a network's Lipschitz constants: numbers, reports, figures."""
 
+from __future__ import annotations
+
 from .figures import plot_history, plot_layers, plot_report
 from .layer_norms import LayerNorms
 from .local_lipschitz import local_lipschitz
@@ -8,5 +10,17 @@ from .profile import profile_distance, transmitting_profile
 from .report import Options, analyze
 from .robustness import robust_accuracy
 
-__all__ = ['Bound', 'LayerNorms', 'Options', 'analyze', 'local_lipschitz', 'plot_history', 'plot_layers', 'plot_report', 'product_bound',
-           'profile_distance', 'robust_accuracy', 'transmitting_profile']
+__all__ = [
+    'Bound',
+    'LayerNorms',
+    'Options',
+    'analyze',
+    'local_lipschitz',
+    'plot_history',
+    'plot_layers',
+    'plot_report',
+    'product_bound',
+    'profile_distance',
+    'robust_accuracy',
+    'transmitting_profile',
+]

@@ -1,7 +1,9 @@
 """Networks as they are when they are analysed."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Iterator
 
 from torch import nn
 

@@ -1,7 +1,9 @@
 """Figures."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence
 
 import matplotlib
 import numpy as np
@@ -11,7 +13,7 @@ STYLE = {'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False}
 STUDENT, TEACHER = '#0072B2', '#D55E00'  # Okabe and Ito's blue and vermilion, told apart by colour-blind readers
 
 
-def plot_history(history: List[dict], path: Path, pair_names: Sequence[str] = ()) -> None:
+def plot_history(history: list[dict], path: Path, pair_names: Sequence[str] = ()) -> None:
     """Draw the transmitting norms of each pair over training, teacher against student.
 
     Args:
@@ -27,7 +29,9 @@ def plot_history(history: List[dict], path: Path, pair_names: Sequence[str] = ()
         for k in range(pairs):
             norms, ratio = axes[0][k], axes[1][k]
             norms.set_title(pair_names[k].replace(' to ', '\nto ') if k < len(pair_names) else f'pair {k}', fontsize=8)
-            norms.plot(steps, [reading['teacher'][k] for reading in history], color=TEACHER, linestyle='--', label='teacher')
+            norms.plot(
+                steps, [reading['teacher'][k] for reading in history], color=TEACHER, linestyle='--', label='teacher'
+            )
             norms.plot(steps, [reading['student'][k] for reading in history], color=STUDENT, label='student')
             norms.set_ylim(bottom=0)
             ratio.axhline(0, color=TEACHER, linestyle='--', linewidth=1)
@@ -39,7 +43,7 @@ def plot_history(history: List[dict], path: Path, pair_names: Sequence[str] = ()
         figure.savefig(path, dpi=150)
 
 
-def plot_layers(history: List[dict], path: Path, bound: Optional[float] = None) -> None:
+def plot_layers(history: list[dict], path: Path, bound: float | None = None) -> None:
     """Draw the operator norm of each layer over training, shallow layers dark and deep ones light.
 
     Args:
@@ -65,10 +69,16 @@ def plot_layers(history: List[dict], path: Path, bound: Optional[float] = None) 
         figure.savefig(path, dpi=150)
 
 
-COLOURS = {'student': STUDENT, 'network': STUDENT, 'teacher': TEACHER, 'student alone': '#009E73', 'untrained': '#999999'}
+COLOURS = {
+    'student': STUDENT,
+    'network': STUDENT,
+    'teacher': TEACHER,
+    'student alone': '#009E73',
+    'untrained': '#999999',
+}
 
 
-def plot_report(record: Dict, folder: Path) -> List[Path]:
+def plot_report(record: dict, folder: Path) -> list[Path]:
     """Draw an analysis: norms of the pairs, norms by depth, local constants, and accuracy under noise and attack.
 
     Args:
@@ -91,14 +101,22 @@ def plot_report(record: Dict, folder: Path) -> List[Path]:
     return paths
 
 
-def _draw_pairs(figure: Figure, networks: Dict, record: Dict) -> None:
+def _draw_pairs(figure: Figure, networks: dict, record: dict) -> None:
     """A box for every network and pair, over images."""
     axes = figure.subplots()
     width = 0.8 / len(networks)
     for i, (name, network) in enumerate(networks.items()):
         positions = [k + (i - (len(networks) - 1) / 2) * width for k in range(len(network['pairs']))]
-        boxes = axes.boxplot(network['pairs'], positions=positions, widths=0.8 * width, patch_artist=True, sym='', whis=(5, 95),
-                             medianprops=dict(color='black'), label=name)
+        boxes = axes.boxplot(
+            network['pairs'],
+            positions=positions,
+            widths=0.8 * width,
+            patch_artist=True,
+            sym='',
+            whis=(5, 95),
+            medianprops=dict(color='black'),
+            label=name,
+        )
         for box in boxes['boxes']:
             box.set(facecolor=COLOURS[name], alpha=0.7)
     taps = [tap.removeprefix('backbone.') for tap in next(iter(networks.values()))['taps']]
@@ -106,28 +124,39 @@ def _draw_pairs(figure: Figure, networks: Dict, record: Dict) -> None:
     axes.set_xticks(range(len(pairs)), [f'pair {k}' for k, _ in pairs])
     axes.set_xlabel('\n'.join(f'pair {k}: {before} to {after}' for k, (before, after) in pairs), fontsize=8, loc='left')
     axes.set_yscale('log')
-    axes.set_ylabel(f'transmitting norm of {"centred" if record["center"] else "raw"} maps,\nbefore connectors (squared feature units)')
+    axes.set_ylabel(
+        f'transmitting norm of {"centred" if record["center"] else "raw"} maps,\nbefore connectors (squared feature units)'
+    )
     axes.legend(frameon=False)
 
 
-def _draw_layers(figure: Figure, networks: Dict, record: Dict) -> None:
+def _draw_layers(figure: Figure, networks: dict, record: dict) -> None:
     """Operator norm by depth."""
     axes = figure.subplots()
     for name, network in networks.items():
         norms = [row['operator_norm'] for row in network['layers'].values()]
-        axes.plot(np.linspace(0, 1, len(norms)), norms, marker='o', markersize=3, color=COLOURS[name], label=f'{name}, {len(norms)} layers')
+        axes.plot(
+            np.linspace(0, 1, len(norms)),
+            norms,
+            marker='o',
+            markersize=3,
+            color=COLOURS[name],
+            label=f'{name}, {len(norms)} layers',
+        )
     axes.set_ylim(bottom=0)
     axes.set_xlabel('depth (0: first convolution, 1: last layer)')
     axes.set_ylabel('operator norm (output per input unit)')
     axes.legend(frameon=False)
 
 
-def _draw_local(figure: Figure, networks: Dict, record: Dict) -> None:
+def _draw_local(figure: Figure, networks: dict, record: dict) -> None:
     """Histogram of the local constants, with their means."""
     axes = figure.subplots()
     values = [network['local'] for network in networks.values()]
     low, high = min(map(min, values)), max(map(max, values))
-    bins = np.geomspace(low * 0.95, high * 1.05, 30) if low > 0 else np.linspace(0, high or 1, 30)  # a constant network has zeros
+    bins = (
+        np.geomspace(low * 0.95, high * 1.05, 30) if low > 0 else np.linspace(0, high or 1, 30)
+    )  # a constant network has zeros
     for name, network in networks.items():
         axes.hist(network['local'], bins=bins, color=COLOURS[name], alpha=0.2)
         axes.hist(network['local'], bins=bins, color=COLOURS[name], histtype='step', linewidth=1.8, label=name)
@@ -139,9 +168,11 @@ def _draw_local(figure: Figure, networks: Dict, record: Dict) -> None:
     axes.legend(frameon=False)
 
 
-def _draw_robustness(figure: Figure, networks: Dict, record: Dict) -> None:
+def _draw_robustness(figure: Figure, networks: dict, record: dict) -> None:
     """Accuracy against the strength of noise and attacks."""
-    for axes, (kind, title) in zip(figure.subplots(1, 3, sharey=True), (('noise', 'Gaussian noise'), ('fgsm', 'FGSM'), ('pgd', 'PGD'))):
+    for axes, (kind, title) in zip(
+        figure.subplots(1, 3, sharey=True), (('noise', 'Gaussian noise'), ('fgsm', 'FGSM'), ('pgd', 'PGD'))
+    ):
         strengths = record['noise'] if kind == 'noise' else record['epsilon']
         for name, network in networks.items():
             axes.plot(strengths, network['robustness'][kind], marker='o', markersize=3, color=COLOURS[name], label=name)

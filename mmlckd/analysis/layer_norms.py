@@ -1,9 +1,11 @@
 """Operator norms of a network's layers at the sizes they really see."""
 
+from __future__ import annotations
+
 import re
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Dict, Iterator, List, Optional, Sequence, Union
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +24,9 @@ class _Folded(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         norm = self.norm
-        return nn.functional.batch_norm(self.layer(x), norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0., norm.eps)
+        return nn.functional.batch_norm(
+            self.layer(x), norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps
+        )
 
 
 class LayerNorms:
@@ -43,27 +47,45 @@ class LayerNorms:
     Source: this project; see :func:`mmlckd.functional.operator_norm` for the norm.
     """
 
-    def __init__(self, model: nn.Module, layers: Union[str, Sequence[str]], fold_norms: bool = False):
+    def __init__(self, model: nn.Module, layers: str | Sequence[str], fold_norms: bool = False):
         patterns = [layers] if isinstance(layers, str) else list(layers)
-        known = {name: module for name, module in model.named_modules()
-                 if isinstance(module, (_ConvNd, nn.Linear)) and not name.startswith('distiller.')}
+        known = {
+            name: module
+            for name, module in model.named_modules()
+            if isinstance(module, (_ConvNd, nn.Linear)) and not name.startswith('distiller.')
+        }
         try:
-            self.layers = {name: module for name, module in known.items() if any(re.search(pattern, name) for pattern in patterns)}
+            self.layers = {
+                name: module for name, module in known.items() if any(re.search(pattern, name) for pattern in patterns)
+            }
         except re.error as error:
-            raise ValueError(f'layers is {layers!r}, which is no regular expression ({error}): give parts of layer names') from error
+            raise ValueError(
+                f'layers is {layers!r}, which is no regular expression ({error}): give parts of layer names'
+            ) from error
         if not self.layers:
-            raise ValueError(f'layers is {layers!r} and no convolution or linear layer of {type(model).__name__} has such a name: '
-                             f'there are {", ".join(map(repr, list(known)[:3])) or "none"} and {max(len(known) - 3, 0)} more')
-        self.norms = {name: module for name, module in model.named_modules()
-                      if isinstance(module, _BatchNorm) and module.affine and module.running_var is not None} if fold_norms else {}
-        self.shapes: Dict[str, tuple] = {}
-        self.folded: Dict[str, str] = {}
-        self.vectors: Dict[str, Tensor] = {}
+            raise ValueError(
+                f'layers is {layers!r} and no convolution or linear layer of {type(model).__name__} has such a name: '
+                f'there are {", ".join(map(repr, list(known)[:3])) or "none"} and {max(len(known) - 3, 0)} more'
+            )
+        self.norms = (
+            {
+                name: module
+                for name, module in model.named_modules()
+                if isinstance(module, _BatchNorm) and module.affine and module.running_var is not None
+            }
+            if fold_norms
+            else {}
+        )
+        self.shapes: dict[str, tuple] = {}
+        self.folded: dict[str, str] = {}
+        self.vectors: dict[str, Tensor] = {}
 
     @contextmanager
     def watch(self) -> Iterator[None]:
         """While forwards run in here, learn the input size of each layer, and which batch norm follows it."""
-        outputs: List[tuple] = []  # tensors are held, so that none takes the place of another; their versions tell of changes in place
+        outputs: list[
+            tuple
+        ] = []  # tensors are held, so that none takes the place of another; their versions tell of changes in place
 
         def seen(name, module, args, kwargs):
             size = (*args, *kwargs.values())[0].shape
@@ -89,7 +111,7 @@ class LayerNorms:
         outputs.clear()
 
     @torch.no_grad()
-    def measure(self, num_iters: Optional[int] = 2) -> Tensor:
+    def measure(self, num_iters: int | None = 2) -> Tensor:
         """Norms of the layers that were seen, one number each in the order of :attr:`names`.
 
         ``num_iters`` is that of :func:`mmlckd.functional.operator_norm`: with None the norms are converged; with a number nothing waits
@@ -102,7 +124,9 @@ class LayerNorms:
             vector = self.vectors.get(name)
             if vector is None or vector.shape != shape:
                 vector = torch.zeros(shape)
-            self.vectors[name] = vector = vector.to(layer.weight.device, torch.promote_types(layer.weight.dtype, torch.float32))
+            self.vectors[name] = vector = vector.to(
+                layer.weight.device, torch.promote_types(layer.weight.dtype, torch.float32)
+            )
             norms.append(operator_norm(module, shape, num_iters=num_iters, vector=vector))
         return torch.stack(norms) if norms else torch.zeros(0)
 
@@ -112,7 +136,7 @@ class LayerNorms:
 
         A weight that layers share is multiplied once, by their smallest factor. A frozen one stays as it is.
         """
-        smallest: Dict[nn.Parameter, Tensor] = {}
+        smallest: dict[nn.Parameter, Tensor] = {}
         for name, factor in zip(self.names, factors):
             if self.is_trained(name):
                 weight = self._owner(name).weight
@@ -129,6 +153,6 @@ class LayerNorms:
         return norm if norm is not None and norm.weight.requires_grad else self.layers[name]
 
     @property
-    def names(self) -> List[str]:
+    def names(self) -> list[str]:
         """Names of the selected layers that were seen, in the network's order."""
         return [name for name in self.layers if name in self.shapes]

@@ -1,5 +1,7 @@
 """Local Lipschitz constants: the largest singular value of a network's Jacobian at given inputs."""
 
+from __future__ import annotations
+
 from typing import Callable
 
 import torch
@@ -31,6 +33,7 @@ def local_lipschitz(function: Callable[[Tensor], Tensor], inputs: Tensor, num_it
 
     Source: this project; the Lipschitz constant as the supremum of the gradient norm is LONDON's section 3 (ICCV 2021).
     """
+
     def normal(rows: Tensor) -> Tensor:
         _, image = jvp(function, (inputs,), (rows.view_as(inputs),))
         _, pull_back = vjp(function, inputs)

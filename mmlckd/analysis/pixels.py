@@ -1,11 +1,13 @@
 """A network as a function of pixel values."""
 
-from typing import Callable, List, NamedTuple, Optional
+from __future__ import annotations
+
+from typing import Callable, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mmlckd.distillers.input_adapter import Preprocessing
+from mmlckd.taps import Preprocessing
 
 
 class PixelView(NamedTuple):
@@ -17,14 +19,14 @@ class PixelView(NamedTuple):
     """
 
     function: Callable[[Tensor], Tensor]
-    images: List[Tensor]
-    labels: Optional[List[Tensor]]
+    images: list[Tensor]
+    labels: list[Tensor] | None
     part: nn.Module
     classifier: bool
     std: Tensor
 
 
-def pixel_view(model: nn.Module, batches: List[dict]) -> PixelView:
+def pixel_view(model: nn.Module, batches: list[dict]) -> PixelView:
     """A network of OpenMMLab and what its test data loader yields, in pixel values.
 
     Of detectors and segmentors, and of classifiers whose output is not one tensor of logits, the backbone is taken. The network is to be in
@@ -34,8 +36,10 @@ def pixel_view(model: nn.Module, batches: List[dict]) -> PixelView:
     first = prepared[0]['inputs'][:1].float()
     classifier = _is_classifier(model, first)
     _, mean, std = Preprocessing.of(model.data_preprocessor)
-    mean, std = (first.new_full((1, 1, 1), default) if value is None else value.to(first).view(-1, 1, 1)
-                 for value, default in ((mean, 0.), (std, 1.)))
+    mean, std = (
+        first.new_full((1, 1, 1), default) if value is None else value.to(first).view(-1, 1, 1)
+        for value, default in ((mean, 0.0), (std, 1.0))
+    )
 
     def function(pixels: Tensor) -> Tensor:
         x = (pixels - mean) / std
@@ -47,8 +51,14 @@ def pixel_view(model: nn.Module, batches: List[dict]) -> PixelView:
     images = [data['inputs'].float() * std + mean for data in prepared]
     labels = [sample.get('gt_label') for data in prepared for sample in data['data_samples']] if classifier else [None]
     one_each = all(label is not None and label.numel() == 1 for label in labels)
-    return PixelView(function, images, list(torch.cat(labels).split([len(batch) for batch in images])) if one_each else None,
-                     model if classifier else model.backbone, classifier, std)
+    return PixelView(
+        function,
+        images,
+        list(torch.cat(labels).split([len(batch) for batch in images])) if one_each else None,
+        model if classifier else model.backbone,
+        classifier,
+        std,
+    )
 
 
 def _is_classifier(model: nn.Module, image: Tensor) -> bool:

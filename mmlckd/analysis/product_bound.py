@@ -1,8 +1,11 @@
 """An upper bound of a network's Lipschitz constant: norms multiplied along chains and added over skip connections."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Iterable
 from contextlib import ExitStack
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Set
+from typing import Callable, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,14 +18,24 @@ from mmlckd.functional import operator_norm
 
 LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 MEANS = (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
-SLOPE_ONE = (nn.Identity, nn.ReLU, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Flatten, nn.Dropout, nn.Dropout2d, DropPath)  # at most
+SLOPE_ONE = (
+    nn.Identity,
+    nn.ReLU,
+    nn.Hardtanh,
+    nn.Sigmoid,
+    nn.Tanh,
+    nn.Flatten,
+    nn.Dropout,
+    nn.Dropout2d,
+    DropPath,
+)  # at most
 
 
 class Bound(NamedTuple):
     """An upper bound in output units per input unit, None where there is none, and the modules that could not be bounded."""
 
-    value: Optional[float]
-    unbounded: List[str]
+    value: float | None
+    unbounded: list[str]
 
 
 def product_bound(model: nn.Module, forward: Callable[[], object]) -> Bound:
@@ -60,12 +73,13 @@ class _Walk:
     def __init__(self, model: nn.Module):
         self.model = model
         self.names = {module: name or 'the network' for name, module in model.named_modules()}
-        self.shapes: Dict[nn.Module, Set[tuple]] = {}  # of every module that ran
-        self.counted: Set[nn.Module] = set()
-        self.unbounded: List[str] = []
+        self.shapes: dict[nn.Module, set[tuple]] = {}  # of every module that ran
+        self.counted: set[nn.Module] = set()
+        self.unbounded: list[str] = []
 
     def watch(self) -> ExitStack:
         """Note the sizes of each module's inputs; convolutions keep theirs, linear layers their features."""
+
         def seen(module, args, kwargs):
             shapes = self.shapes.setdefault(module, set())
             for value in (*args, *kwargs.values())[:1]:
@@ -77,14 +91,14 @@ class _Walk:
             stack.callback(module.register_forward_pre_hook(seen, with_kwargs=True).remove)
         return stack
 
-    def of(self, module: Optional[nn.Module]) -> float:
+    def of(self, module: nn.Module | None) -> float:
         if module is None:
-            return 1.
+            return 1.0
         self.counted.add(module)
         rule = RULES.get(_forward_of(type(module)))
         return rule(self, module) if rule else self.unknown(module, type(module).__name__)
 
-    def chain(self, modules: Iterable[Optional[nn.Module]]) -> float:
+    def chain(self, modules: Iterable[nn.Module | None]) -> float:
         return math.prod([self.of(module) for module in modules])
 
     def largest(self, module: nn.Module, norm: Callable[[tuple], float]) -> float:
@@ -96,7 +110,7 @@ class _Walk:
     def unknown(self, module: nn.Module, why: str) -> float:
         self.without(module)
         self.unbounded.append(f'{self.names[module]} ({why})')
-        return 1.
+        return 1.0
 
     def without(self, module: nn.Module) -> None:
         """Take a module, and what is inside it, for counted."""
@@ -105,7 +119,11 @@ class _Walk:
     def name_uncounted(self) -> None:
         """Name the layers that ran and that no rule asked for; those that stretch nothing need not be asked for."""
         for module in self.shapes:
-            if module not in self.counted and not any(module.children()) and RULES.get(_forward_of(type(module))) is not _slope_one:
+            if (
+                module not in self.counted
+                and not any(module.children())
+                and RULES.get(_forward_of(type(module))) is not _slope_one
+            ):
                 self.unknown(module, f'{type(module).__name__}, which runs where no rule counts it')
 
 
@@ -115,11 +133,11 @@ def _forward_of(kind: type) -> str:
 
 
 def _slope_one(walk: _Walk, module: nn.Module) -> float:
-    return 1.
+    return 1.0
 
 
 def _leaky_relu(walk: _Walk, module: nn.LeakyReLU) -> float:
-    return max(1., abs(module.negative_slope))
+    return max(1.0, abs(module.negative_slope))
 
 
 def _linear(walk: _Walk, layer: nn.Module) -> float:
@@ -142,7 +160,7 @@ def averaging(pool: Callable[[Tensor], Tensor], shape: tuple) -> float:
     with torch.enable_grad():
         ones = torch.ones(shape, requires_grad=True)
         rows = pool(ones)
-        columns, = torch.autograd.grad(rows.sum(), ones)
+        (columns,) = torch.autograd.grad(rows.sum(), ones)
     return math.sqrt(rows.max().item() * columns.max().item())
 
 
@@ -155,7 +173,12 @@ def _maximum(walk: _Walk, pool: nn.MaxPool2d) -> float:
 
 
 def _resnet_block(walk: _Walk, block: nn.Module) -> float:
-    layers = [layer for i in (1, 2, 3) if hasattr(block, f'conv{i}') for layer in (getattr(block, f'conv{i}'), getattr(block, f'norm{i}'))]
+    layers = [
+        layer
+        for i in (1, 2, 3)
+        if hasattr(block, f'conv{i}')
+        for layer in (getattr(block, f'conv{i}'), getattr(block, f'norm{i}'))
+    ]
     return walk.chain(layers) + walk.of(block.downsample)
 
 
@@ -173,15 +196,17 @@ def _resnet(walk: _Walk, net: nn.Module) -> float:
 def _wide_block(walk: _Walk, block: nn.Module) -> float:
     first = walk.of(block.bn1)
     branch = first * walk.chain([block.conv1, block.bn2, block.conv2])
-    return branch + (1. if block.shortcut is None else first * walk.of(block.shortcut))
+    return branch + (1.0 if block.shortcut is None else first * walk.of(block.shortcut))
 
 
 def _pyramid_block(walk: _Walk, block: nn.Module) -> float:
     layers = [getattr(block, f'bn{block.count + 1}')]
     layers += [getattr(block, f'{kind}{i}') for i in range(1, block.count + 1) for kind in ('bn', 'conv')]
     if block.stride == 1:
-        return walk.chain(layers) + 1.
-    return walk.chain(layers) + walk.largest(block, lambda shape: averaging(lambda x: F.avg_pool2d(x, block.stride, ceil_mode=True), shape))
+        return walk.chain(layers) + 1.0
+    return walk.chain(layers) + walk.largest(
+        block, lambda shape: averaging(lambda x: F.avg_pool2d(x, block.stride, ceil_mode=True), shape)
+    )
 
 
 def _preact_backbone(walk: _Walk, net: nn.Module) -> float:
@@ -195,7 +220,7 @@ def _classifier(walk: _Walk, model: nn.Module) -> float:
     return walk.chain([model.backbone, model.neck, model.head])
 
 
-RULES: Dict[str, Callable] = {
+RULES: dict[str, Callable] = {
     **{_forward_of(kind): _slope_one for kind in SLOPE_ONE},
     **{_forward_of(kind): _linear for kind in LINEAR},
     **{_forward_of(kind): _mean for kind in MEANS},
@@ -205,12 +230,16 @@ RULES: Dict[str, Callable] = {
     _forward_of(nn.MaxPool2d): _maximum,
     _forward_of(nn.Sequential): _Walk.chain,
     # by name, since only the task's own package is imported
-    **{f'{package}.models.backbones.resnet.{name}.forward': rule for package in ('mmpretrain', 'mmdet', 'mmseg')
-       for name, rule in (('BasicBlock', _resnet_block), ('Bottleneck', _resnet_block), ('ResNet', _resnet))},
+    **{
+        f'{package}.models.backbones.resnet.{name}.forward': rule
+        for package in ('mmpretrain', 'mmdet', 'mmseg')
+        for name, rule in (('BasicBlock', _resnet_block), ('Bottleneck', _resnet_block), ('ResNet', _resnet))
+    },
     'mmpretrain.models.backbones.resnet_cifar.ResNet_CIFAR.forward': _resnet,
     'mmlckd.backbones.wide_resnet.WideBasicBlock.forward': _wide_block,
     'mmlckd.backbones.pyramid_net.PyramidBlock.forward': _pyramid_block,
     'mmlckd.backbones.preact_backbone.PreActBackbone.forward': _preact_backbone,
     'mmpretrain.models.classifiers.image.ImageClassifier.forward': _classifier,
     'mmpretrain.models.necks.gap.GlobalAveragePooling.forward': lambda walk, neck: walk.of(neck.gap),
-    'mmpretrain.models.heads.linear_head.LinearClsHead.forward': lambda walk, head: walk.of(head.fc)}
+    'mmpretrain.models.heads.linear_head.LinearClsHead.forward': lambda walk, head: walk.of(head.fc),
+}

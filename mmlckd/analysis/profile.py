@@ -1,23 +1,22 @@
 """The Lipschitz profile of a network on given images."""
 
-from typing import Iterable, Sequence, Union
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from mmlckd.distillers.dry_run import dry_run
-from mmlckd.distillers.feature_tap import FeatureTap, parse_taps
 from mmlckd.functional import transmitting_norm
+from mmlckd.taps import FeatureTap, dry_run, parse_taps
 
 from .evaluating import evaluating
 
 
 @torch.no_grad()
-def transmitting_profile(model: nn.Module,
-                         batches: Iterable[dict],
-                         taps: Union[str, Sequence],
-                         input_shape: Sequence[int],
-                         center: bool = True) -> Tensor:
+def transmitting_profile(
+    model: nn.Module, batches: Iterable[dict], taps: str | Sequence, input_shape: Sequence[int], center: bool = True
+) -> Tensor:
     """Transmitting norms of consecutive taps, image by image, in evaluation mode.
 
     Args:
@@ -39,7 +38,11 @@ def transmitting_profile(model: nn.Module,
             with FeatureTap(model, taps, copy=overwritten) as feats:
                 model(**data, mode='tensor')
             maps = [feats[tap] for tap in taps]
-            columns.append(torch.stack([transmitting_norm(before, after, center=center) for before, after in zip(maps, maps[1:])]).cpu())
+            columns.append(
+                torch.stack(
+                    [transmitting_norm(before, after, center=center) for before, after in zip(maps, maps[1:])]
+                ).cpu()
+            )
     return torch.cat(columns, dim=1)
 
 

@@ -1,12 +1,15 @@
 """What is known about the Lipschitz constants of a trained network, as one nested dict of numbers."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence
+from typing import Callable, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mmlckd.distillers.feature_tap import parse_taps
+from mmlckd.taps import parse_taps
 
 from .evaluating import evaluating
 from .layer_norms import LayerNorms
@@ -22,13 +25,15 @@ class Options(NamedTuple):
 
     num_iters: int = 20
     center: bool = True
-    sigmas: Sequence[float] = (0., 8., 16., 32., 64.)
-    epsilons: Sequence[float] = (1., 2., 4., 8.)
+    sigmas: Sequence[float] = (0.0, 8.0, 16.0, 32.0, 64.0)
+    epsilons: Sequence[float] = (1.0, 2.0, 4.0, 8.0)
     seed: int = 0
     progress: Callable[[Sequence, str], Iterable] = lambda items, title: items
 
 
-def analyze(model: nn.Module, batches: List[dict], taps: Optional[Sequence], input_shape: Sequence[int], options: Options) -> Dict:
+def analyze(
+    model: nn.Module, batches: list[dict], taps: Sequence | None, input_shape: Sequence[int], options: Options
+) -> dict:
     """Everything this package can say about one network.
 
     Args:
@@ -49,7 +54,9 @@ def analyze(model: nn.Module, batches: List[dict], taps: Optional[Sequence], inp
     """
     with evaluating(model):
         view = pixel_view(model, batches)
-        result = dict(of='logits' if view.classifier else 'last map of the backbone', size=list(view.images[0].shape[2:]))
+        result = dict(
+            of='logits' if view.classifier else 'last map of the backbone', size=list(view.images[0].shape[2:])
+        )
         result['parameters'] = sum(weight.numel() for weight in model.parameters())
         if taps is not None:
             taps = parse_taps(taps, model, 'model')
@@ -58,22 +65,35 @@ def analyze(model: nn.Module, batches: List[dict], taps: Optional[Sequence], inp
         run_once = partial(view.function, view.images[0][:1])
         result['layers'] = _layers(view.part, run_once)
         bound = product_bound(view.part, run_once)
-        result.update(bound=None if bound.value is None else bound.value / view.std.min().item(), unbounded=bound.unbounded)
+        result.update(
+            bound=None if bound.value is None else bound.value / view.std.min().item(), unbounded=bound.unbounded
+        )
         result.update(_local(view.function, options.progress(view.images, 'Jacobians'), options.num_iters))
         if view.labels is not None:
-            result['robustness'] = robust_accuracy(view.function, list(zip(view.images, view.labels)), options.sigmas, options.epsilons,
-                                                   options.seed, progress=lambda cells: options.progress(cells, 'noise and attacks'))
+            result['robustness'] = robust_accuracy(
+                view.function,
+                list(zip(view.images, view.labels)),
+                options.sigmas,
+                options.epsilons,
+                options.seed,
+                progress=lambda cells: options.progress(cells, 'noise and attacks'),
+            )
     return result
 
 
-def _local(function: Callable[[Tensor], Tensor], batches: Iterable[Tensor], num_iters: int) -> Dict:
+def _local(function: Callable[[Tensor], Tensor], batches: Iterable[Tensor], num_iters: int) -> dict:
     try:
-        return dict(local=torch.cat([local_lipschitz(function, images, num_iters) for images in batches]).tolist(), no_local=None)
-    except RuntimeError as error:  # torch's, of an operation without forward-mode derivative, such as a deformable convolution
+        return dict(
+            local=torch.cat([local_lipschitz(function, images, num_iters) for images in batches]).tolist(),
+            no_local=None,
+        )
+    except (
+        RuntimeError
+    ) as error:  # torch's, of an operation without forward-mode derivative, such as a deformable convolution
         return dict(local=None, no_local=str(error).splitlines()[0])
 
 
-def _layers(part: nn.Module, forward: Callable[[], object]) -> Dict[str, Dict[str, float]]:
+def _layers(part: nn.Module, forward: Callable[[], object]) -> dict[str, dict[str, float]]:
     norms = LayerNorms(part, '')
     with norms.watch(), torch.no_grad():
         forward()

@@ -5,7 +5,10 @@ settings, while captum's default threshold drops the small gradients of pixel un
 or unmaintained dependencies.
 """
 
-from typing import Callable, Dict, Iterable, List, Sequence, Tuple
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Callable
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +26,14 @@ def fgsm(logits: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, eps
     return (images + epsilon * _direction(logits, images, labels)).clamp(0, 255)
 
 
-def pgd(logits: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, epsilon: float, generator: torch.Generator,
-        steps: int = 10) -> Tensor:
+def pgd(
+    logits: Callable[[Tensor], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    epsilon: float,
+    generator: torch.Generator,
+    steps: int = 10,
+) -> Tensor:
     """Steps of ``epsilon`` / 4 from a random start, each back into the box of +-``epsilon`` (Madry et al., 2018)."""
     start = 2 * torch.rand(images.shape, generator=generator, dtype=images.dtype).to(images.device) - 1
     attacked = (images + epsilon * start).clamp(0, 255)
@@ -42,13 +51,15 @@ def _direction(logits: Callable[[Tensor], Tensor], images: Tensor, labels: Tenso
 
 
 @torch.no_grad()
-def robust_accuracy(logits: Callable[[Tensor], Tensor],
-                    batches: Sequence[Tuple[Tensor, Tensor]],
-                    sigmas: Sequence[float],
-                    epsilons: Sequence[float],
-                    seed: int = 0,
-                    attacks: Sequence[str] = ('fgsm', 'pgd'),
-                    progress: Callable[[Sequence], Iterable] = iter) -> Dict[str, List[float]]:
+def robust_accuracy(
+    logits: Callable[[Tensor], Tensor],
+    batches: Sequence[tuple[Tensor, Tensor]],
+    sigmas: Sequence[float],
+    epsilons: Sequence[float],
+    seed: int = 0,
+    attacks: Sequence[str] = ('fgsm', 'pgd'),
+    progress: Callable[[Sequence], Iterable] = iter,
+) -> dict[str, list[float]]:
     """Accuracy in % under noise and attacks of several strengths.
 
     Args:
@@ -66,12 +77,15 @@ def robust_accuracy(logits: Callable[[Tensor], Tensor],
     changes = dict(
         noise=lambda images, labels, sigma, generator: with_noise(images, sigma, generator),
         fgsm=lambda images, labels, epsilon, generator: fgsm(logits, images, labels, epsilon),
-        pgd=lambda images, labels, epsilon, generator: pgd(logits, images, labels, epsilon, generator))
-    result: Dict[str, List[float]] = {kind: [] for kind in ('noise', *attacks)}
+        pgd=lambda images, labels, epsilon, generator: pgd(logits, images, labels, epsilon, generator),
+    )
+    result: dict[str, list[float]] = {kind: [] for kind in ('noise', *attacks)}
     cells = [('noise', sigma) for sigma in sigmas] + [(kind, epsilon) for kind in attacks for epsilon in epsilons]
     for kind, strength in progress(cells):
         generator = torch.Generator().manual_seed(seed)
-        right = sum((logits(changes[kind](images, labels, strength, generator)).argmax(1) == labels).sum().item()
-                    for images, labels in batches)
+        right = sum(
+            (logits(changes[kind](images, labels, strength, generator)).argmax(1) == labels).sum().item()
+            for images, labels in batches
+        )
         result[kind].append(100 * right / sum(len(labels) for _, labels in batches))
     return result

@@ -1,5 +1,7 @@
 """ResNet for small images, of three stages."""
 
+from __future__ import annotations
+
 from mmpretrain.models.backbones import ResNet_CIFAR
 from mmpretrain.models.backbones.resnet import BasicBlock
 
@@ -23,6 +25,13 @@ class CifarResNet(ResNet_CIFAR):
     arch_settings = {depth: (BasicBlock, ((depth - 2) // 6,) * 3) for depth in (20, 32, 44, 56, 110)}
 
     def __init__(self, depth: int, **kwargs):
-        defaults = dict(stem_channels=16, base_channels=16, num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(2,),
-                        zero_init_residual=False)
+        defaults = dict(
+            stem_channels=16,
+            base_channels=16,
+            num_stages=3,
+            strides=(1, 2, 2),
+            dilations=(1, 1, 1),
+            out_indices=(2,),
+            zero_init_residual=False,
+        )
         super().__init__(depth, **{**defaults, **kwargs})

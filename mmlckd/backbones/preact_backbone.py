@@ -1,6 +1,8 @@
 """What networks of pre-activation blocks for small images share."""
 
-from typing import Dict, Sequence, Tuple, Union
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -27,17 +29,21 @@ class PreActBackbone(BaseModule):
         ValueError: A stage is out of range.
     """
 
-    def __init__(self,
-                 stem: Dict[str, nn.Module],
-                 stages: Sequence[Sequence[nn.Module]],
-                 out_channels: int,
-                 out_indices: Sequence[int] = (2,),
-                 frozen_stages: int = -1,
-                 norm_eval: bool = False,
-                 init_cfg: Union[None, dict, Sequence[dict]] = INIT_CFG):
+    def __init__(
+        self,
+        stem: dict[str, nn.Module],
+        stages: Sequence[Sequence[nn.Module]],
+        out_channels: int,
+        out_indices: Sequence[int] = (2,),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        init_cfg: None | dict | Sequence[dict] = INIT_CFG,
+    ):
         super().__init__(init_cfg=list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
         if not set(out_indices) <= {0, 1, 2} or frozen_stages not in (-1, 0, 1, 2):
-            raise ValueError(f'out_indices is {tuple(out_indices)} and frozen_stages {frozen_stages}: stages are 0, 1 and 2')
+            raise ValueError(
+                f'out_indices is {tuple(out_indices)} and frozen_stages {frozen_stages}: stages are 0, 1 and 2'
+            )
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
@@ -49,7 +55,7 @@ class PreActBackbone(BaseModule):
         self.bn = nn.BatchNorm2d(out_channels)
         self._freeze()
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """(B, C, H, W) to a tuple of maps, one for each of ``out_indices``."""
         for name in self.stem:
             x = getattr(self, name)(x)
@@ -60,7 +66,7 @@ class PreActBackbone(BaseModule):
                 outs.append(F.relu(self.bn(x)) if stage == 2 else x)
         return tuple(outs)
 
-    def train(self, mode: bool = True) -> 'PreActBackbone':
+    def train(self, mode: bool = True) -> PreActBackbone:
         super().train(mode)
         self._freeze()
         if mode and self.norm_eval:

@@ -1,5 +1,7 @@
 """PyramidNet for small images."""
 
+from __future__ import annotations
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -27,8 +29,17 @@ class PyramidBlock(nn.Module):
         channels = [in_channels, *[width] * (self.count - 1), self.out_channels]
         self.bn1 = nn.BatchNorm2d(in_channels)
         for i, kernel in enumerate(kernels):
-            self.add_module(f'conv{i + 1}', nn.Conv2d(
-                channels[i], channels[i + 1], kernel, stride=stride if i == strided else 1, padding=kernel // 2, bias=False))
+            self.add_module(
+                f'conv{i + 1}',
+                nn.Conv2d(
+                    channels[i],
+                    channels[i + 1],
+                    kernel,
+                    stride=stride if i == strided else 1,
+                    padding=kernel // 2,
+                    bias=False,
+                ),
+            )
             self.add_module(f'bn{i + 2}', nn.BatchNorm2d(channels[i + 1]))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """WideResNet for small images."""
 
+from __future__ import annotations
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -48,7 +50,7 @@ class WideResNet(PreActBackbone):
     Source: Zagoruyko and Komodakis, Wide residual networks (BMVC 2016).
     """
 
-    def __init__(self, depth: int, widen_factor: int = 1, dropout: float = 0., in_channels: int = 3, **kwargs):
+    def __init__(self, depth: int, widen_factor: int = 1, dropout: float = 0.0, in_channels: int = 3, **kwargs):
         if depth < 10 or (depth - 4) % 6:
             raise ValueError(f'depth is {depth}: WideResNet needs 6 n + 4, such as 10, 16 or 28')
         channels = 16

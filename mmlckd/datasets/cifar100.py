@@ -1,5 +1,7 @@
 """CIFAR-100 in its own files, or other images in the same format."""
 
+from __future__ import annotations
+
 from mmpretrain.datasets import CIFAR100 as MMPretrainCIFAR100
 
 from mmlckd.registry import DATASETS
@@ -18,6 +20,8 @@ class CIFAR100(MMPretrainCIFAR100):
 
     def __init__(self, *args, check_md5: bool = True, **kwargs):
         if not check_md5:
-            self.train_list, self.test_list = ([[name, None] for name, _ in files] for files in (self.train_list, self.test_list))
+            self.train_list, self.test_list = (
+                [[name, None] for name, _ in files] for files in (self.train_list, self.test_list)
+            )
             self.meta = dict(self.meta, md5=None)
         super().__init__(*args, **kwargs)

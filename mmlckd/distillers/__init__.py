@@ -1,5 +1,9 @@
-"""The wrapper that trains a student beside a frozen teacher."""
+"""Who trains whom: a student, and beside it a frozen teacher."""
 
-from .lipschitz_distiller import LipschitzDistiller
+from __future__ import annotations
 
-__all__ = ['LipschitzDistiller']
+from .distillation import Distillation
+from .frozen_teacher import FrozenTeacher
+from .lipschitz_distiller import LipschitzDistiller, entries_of
+
+__all__ = ['Distillation', 'FrozenTeacher', 'LipschitzDistiller', 'entries_of']

@@ -1,5 +1,7 @@
 """Connectors: student maps at the teacher's channels."""
 
+from __future__ import annotations
+
 import math
 
 import torch
@@ -16,7 +18,7 @@ class Connector(nn.Sequential):
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__(nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
-        nn.init.normal_(self[0].weight, 0., math.sqrt(2. / out_channels))
+        nn.init.normal_(self[0].weight, 0.0, math.sqrt(2.0 / out_channels))
 
     def forward(self, feat: Tensor) -> Tensor:
         return super().forward(feat if torch.is_autocast_enabled(feat.device.type) else feat.to(self[0].weight.dtype))

@@ -1,9 +1,11 @@
 """The teacher: loaded once, frozen, run only as deep as its taps."""
 
+from __future__ import annotations
+
 import copy
 import logging
-from contextlib import nullcontext
-from typing import ContextManager, Dict, Optional, Sequence, Union
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from mmengine.logging import print_log
@@ -12,13 +14,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from mmlckd.checkpoint import load_weights
+from mmlckd.checkpoints import load_weights
 from mmlckd.config import bare_model, find_file, read_config
 from mmlckd.registry import MODELS
-
-from .dry_run import dry_run
-from .feature_tap import FeatureTap, Tap
-from .input_adapter import InputAdapter
+from mmlckd.taps import FeatureTap, InputAdapter, Tap, dry_run
 
 OPTIONS = ('checkpoint', 'norm_stats', 'precision')
 PRECISIONS = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
@@ -55,24 +54,30 @@ class FrozenTeacher:
         FileNotFoundError: The config does not exist.
     """
 
-    def __init__(self, spec: Union[str, dict]):
+    def __init__(self, spec: str | dict):
         spec = dict(config=spec) if isinstance(spec, str) else dict(spec)
         if 'type' in spec:
             options = {key: spec.pop(key) for key in OPTIONS if key in spec}
             spec = dict(model=spec, **options)
         unknown = set(spec) - {'config', 'model', *OPTIONS}
         if unknown or ('config' in spec) == ('model' in spec):
-            raise ValueError(f'teacher has the fields {sorted(spec)}: give config or model, and optionally {", ".join(OPTIONS)}')
+            raise ValueError(
+                f'teacher has the fields {sorted(spec)}: give config or model, and optionally {", ".join(OPTIONS)}'
+            )
         norm_stats = spec.get('norm_stats', 'running')
         if norm_stats not in ('running', 'batch'):
             raise ValueError(f"teacher.norm_stats is {norm_stats!r}: choose 'running' or 'batch'")
-        self.precision: Optional[str] = spec.get('precision')
+        self.precision: str | None = spec.get('precision')
         if self.precision not in (None, *PRECISIONS):
-            raise ValueError(f'teacher.precision is {self.precision!r}: choose one of {", ".join(map(repr, PRECISIONS))}')
+            raise ValueError(
+                f'teacher.precision is {self.precision!r}: choose one of {", ".join(map(repr, PRECISIONS))}'
+            )
         config = copy.deepcopy(spec['model']) if 'model' in spec else bare_model(read_config(spec['config']))
-        self.checkpoint: Optional[str] = spec.get('checkpoint')
+        self.checkpoint: str | None = spec.get('checkpoint')
         with _Zeros() if self.checkpoint else nullcontext():
-            self.model: nn.Module = revert_sync_batchnorm(MODELS.build(config))  # a frozen network has nothing to synchronise
+            self.model: nn.Module = revert_sync_batchnorm(
+                MODELS.build(config)
+            )  # a frozen network has nothing to synchronise
         self.model.requires_grad_(False).eval()
         if norm_stats == 'batch':
             for module in self.model.modules():
@@ -81,7 +86,7 @@ class FrozenTeacher:
                     module.track_running_stats = False  # batch statistics in, running ones neither read nor written
         self._loaded = False
 
-    def __deepcopy__(self, memo) -> 'FrozenTeacher':
+    def __deepcopy__(self, memo) -> FrozenTeacher:
         return self
 
     def load(self) -> None:
@@ -93,7 +98,9 @@ class FrozenTeacher:
         if self._loaded:
             return
         if self.checkpoint is None:
-            print_log('teacher.checkpoint is not given: the teacher keeps its initial weights', 'current', logging.WARNING)
+            print_log(
+                'teacher.checkpoint is not given: the teacher keeps its initial weights', 'current', logging.WARNING
+            )
             if hasattr(self.model, 'init_weights'):
                 self.model.init_weights()
         else:
@@ -102,7 +109,7 @@ class FrozenTeacher:
             self.model.to(memory_format=torch.channels_last)  # in which convolutions in half precision run fastest
         self._loaded = True
 
-    def connect(self, taps: Sequence[Tap], student: nn.Module, input_shape: Sequence[int]) -> Dict[Tap, tuple]:
+    def prepare(self, taps: Sequence[Tap], student: nn.Module, input_shape: Sequence[int]) -> dict[Tap, tuple]:
         """Settle what is tapped and how the student's input is read; returns the taps' shapes, by a dry run.
 
         Raises:
@@ -110,8 +117,10 @@ class FrozenTeacher:
         """
         host, students = (type(model).__module__.partition('.')[0] for model in (self.model, student))
         if host in ('mmdet', 'mmseg') and students in ('mmpretrain', 'mmdet', 'mmseg') and host != students:
-            raise ValueError(f'teacher is {host}\'s {type(self.model).__name__} and student {students}\'s {type(student).__name__}: '
-                             'give a teacher of the student\'s own task, or a classifier')
+            raise ValueError(
+                f"teacher is {host}'s {type(self.model).__name__} and student {students}'s {type(student).__name__}: "
+                "give a teacher of the student's own task, or a classifier"
+            )
         self.taps = taps
         run = dry_run(self.model, taps, input_shape, 'teacher')
         self.last_calls, self.overwritten = run.last_calls, run.overwritten
@@ -119,20 +128,25 @@ class FrozenTeacher:
         return run.shapes
 
     @torch.no_grad()
-    def __call__(self, inputs: Tensor, data_samples: Optional[list]) -> FeatureTap:
+    def __call__(self, inputs: Tensor, data_samples: list | None) -> FeatureTap:
         """Tapped tensors of a batch that the student's preprocessor made; nothing beyond the deepest tap is run."""
         self.load()
-        with FeatureTap(self.model, self.taps, self.last_calls, self.overwritten) as feats, self._autocast(inputs.device.type):
+        with (
+            FeatureTap(self.model, self.taps, self.last_calls, self.overwritten) as feats,
+            self._autocast(inputs.device.type),
+        ):
             self.model(self.adapter(inputs, data_samples), data_samples, mode='tensor')
         if self._in_half:
-            feats.feats.update({tap: feat.contiguous() for tap, feat in feats.feats.items()})  # as the student's are, which they meet
+            feats.maps.update(
+                {tap: feat.contiguous() for tap, feat in feats.maps.items()}
+            )  # as the student's are, which they meet
         return feats
 
     @property
     def _in_half(self) -> bool:
         return self.precision in ('bf16', 'fp16')
 
-    def _autocast(self, device: str) -> ContextManager:
+    def _autocast(self, device: str) -> AbstractContextManager:
         if self.precision is None:
             return nullcontext()
         return torch.autocast(device, PRECISIONS[self.precision], enabled=self.precision != 'fp32')

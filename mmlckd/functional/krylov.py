@@ -1,5 +1,7 @@
 """Leading eigenvector of a symmetric operator: power iteration that keeps its iterates."""
 
+from __future__ import annotations
+
 from typing import Callable
 
 import torch
@@ -53,10 +55,10 @@ def leading_eigenvector(operator: Callable[[Tensor], Tensor], start: Tensor, num
     for step in range(steps):
         length = torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
         # An iterate inside the span of the earlier ones is rounding noise: it and all after it are zero.
-        basis[:, step:step + 1] = vector * ((length > floor) / length.clamp_min(info.tiny))
-        images[:, step:step + 1] = vector = operator(basis[:, step:step + 1])
+        basis[:, step : step + 1] = vector * ((length > floor) / length.clamp_min(info.tiny))
+        images[:, step : step + 1] = vector = operator(basis[:, step : step + 1])
         if step + 1 < steps:
-            known = basis[:, :step + 1]
+            known = basis[:, : step + 1]
             overlap = torch.bmm(vector, known.mT)
             floor = torch.linalg.vector_norm(overlap, dim=-1, keepdim=True).mul_(100 * info.eps).clamp_min_(info.tiny)
             vector = torch.baddbmm(vector, overlap, known, alpha=-1)

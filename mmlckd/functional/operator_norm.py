@@ -1,6 +1,9 @@
 """Operator norm: the largest factor by which a linear layer stretches any input of a given size."""
 
-from typing import Callable, Optional, Sequence
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Callable
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +14,9 @@ from .krylov import leading_eigenvector, probe
 _ROUND, _MOST_ROUNDS, _TOLERANCE = 10, 20, 1e-5  # of an iteration that ends by itself
 
 
-def operator_norm(module: nn.Module,
-                  input_shape: Sequence[int],
-                  num_iters: Optional[int] = 20,
-                  vector: Optional[Tensor] = None) -> Tensor:
+def operator_norm(
+    module: nn.Module, input_shape: Sequence[int], num_iters: int | None = 20, vector: Tensor | None = None
+) -> Tensor:
     """Spectral norm of a linear layer as an operator on inputs of one size.
 
     For a convolution this is the norm of the convolution itself, with its stride, padding, dilation and groups at
@@ -44,7 +46,9 @@ def operator_norm(module: nn.Module,
     """
     input_shape = tuple(input_shape)
     if len(input_shape) < 2 or input_shape[0] != 1:
-        raise ValueError(f'input_shape is {input_shape}: give one sample with its batch dimension, (1, C, H, W) or (1, C)')
+        raise ValueError(
+            f'input_shape is {input_shape}: give one sample with its batch dimension, (1, C, H, W) or (1, C)'
+        )
     if vector is not None and vector.shape != input_shape:
         raise ValueError(f'vector has shape {tuple(vector.shape)} and input_shape is {input_shape}: they must agree')
     weight = next(module.parameters(), None)
@@ -72,7 +76,7 @@ def operator_norm(module: nn.Module,
 
 @torch.no_grad()
 def _settle(forward: Callable[[Tensor], Tensor], right: Tensor) -> Tensor:
-    norm = 0.
+    norm = 0.0
     for _ in range(_MOST_ROUNDS):
         right = _iterate(forward, right, _ROUND)
         before, norm = norm, torch.linalg.vector_norm(forward(right)).item()
@@ -83,11 +87,12 @@ def _settle(forward: Callable[[Tensor], Tensor], right: Tensor) -> Tensor:
 
 def _iterate(forward: Callable[[Tensor], Tensor], start: Tensor, num_iters: int) -> Tensor:
     """The right singular vector, from a start of length one."""
+
     def normal(row: Tensor) -> Tensor:
         with torch.enable_grad():
             x = row.reshape(start.shape).requires_grad_()
             image = forward(x)
-        transposed, = torch.autograd.grad(image, x, image.detach())
+        (transposed,) = torch.autograd.grad(image, x, image.detach())
         return transposed.reshape(1, 1, -1)
 
     start_row = start.view(1, 1, -1)

@@ -1,7 +1,8 @@
 """Transmitting norm: how strongly a block stretches its input, read off its own feature maps."""
 
+from __future__ import annotations
+
 import math
-from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -10,15 +11,15 @@ from torch import Tensor
 from .krylov import dominant_row, leading_eigenvector, probe
 
 _PRODUCT = 0.05  # price of a multiplication in a product of matrices, in numbers read: about the same on CPUs and GPUs
-_SMALL_RANK = 32  # up to this rank the small problem itself is solved, exactly: a few squarings cost less than the iteration
+_SMALL_RANK = (
+    32  # up to this rank the small problem itself is solved, exactly: a few squarings cost less than the iteration
+)
 
 
 @torch.compiler.disable  # torch 2.10 cannot compile adaptive pooling to a size that changes; the steps around this one compile
-def transmitting_norm(feat_in: Tensor,
-                      feat_out: Tensor,
-                      num_iters: int = 10,
-                      center: bool = False,
-                      eps: Optional[float] = None) -> Tensor:
+def transmitting_norm(
+    feat_in: Tensor, feat_out: Tensor, num_iters: int = 10, center: bool = False, eps: float | None = None
+) -> Tensor:
     """Spectral norm of the transmitting matrix of two feature maps, one value per sample.
 
     With F_in (C_in x N) and F_out (C_out x N) the maps before and after a block, N positions each,
@@ -59,10 +60,15 @@ def transmitting_norm(feat_in: Tensor,
         grid = _common_grid(feat_in, feat_out)
         pooled_in, pooled_out = _pool(feat_in.detach(), grid), _pool(feat_out.detach(), grid)
         left, right, finite = _singular_pair(
-            _positions(pooled_in), _positions(pooled_out), num_iters, center, 8 * torch.finfo(dtype).eps if eps is None else eps)
+            _positions(pooled_in),
+            _positions(pooled_out),
+            num_iters,
+            center,
+            8 * torch.finfo(dtype).eps if eps is None else eps,
+        )
         # Pooling commutes with a projection onto one channel: with gradient, only that one channel is pooled.
-        before = _project(left, feat_in if feat_in.requires_grad else pooled_in, grid).where(finite, 0.)
-        after = _project(right, feat_out if feat_out.requires_grad else pooled_out, grid).where(finite, 0.)
+        before = _project(left, feat_in if feat_in.requires_grad else pooled_in, grid).where(finite, 0.0)
+        after = _project(right, feat_out if feat_out.requires_grad else pooled_out, grid).where(finite, 0.0)
         if center:
             before = before - before.mean(-1, keepdim=True)
             after = after - after.mean(-1, keepdim=True)
@@ -70,7 +76,9 @@ def transmitting_norm(feat_in: Tensor,
 
 
 @torch.no_grad()
-def _singular_pair(feat_in: Tensor, feat_out: Tensor, num_iters: int, center: bool, eps: float) -> Tuple[Tensor, Tensor, Tensor]:
+def _singular_pair(
+    feat_in: Tensor, feat_out: Tensor, num_iters: int, center: bool, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Unit rows (B, 1, C_in) and (B, 1, C_out) of the top singular value of F_in F_out^T, zero for a matrix that is zero or
     not finite; and (B, 1), whether it is finite."""
     if feat_in.shape[1] < feat_out.shape[1]:  # the iteration runs on the second map's channels: let them be fewer
@@ -81,7 +89,7 @@ def _singular_pair(feat_in: Tensor, feat_out: Tensor, num_iters: int, center: bo
     size_out, flat_out = _size(feat_out, mean_out, eps)
     finite = size_in.isfinite() & size_out.isfinite()
     empty = flat_in | flat_out | ~finite
-    scale = (size_in * size_out).where(~empty, 1.).reciprocal()  # brings the operator's norm below one
+    scale = (size_in * size_out).where(~empty, 1.0).reciprocal()  # brings the operator's norm below one
     channels_in, channels_out, positions = feat_in.shape[1], feat_out.shape[1], feat_in.shape[2]
     small = min(channels_out, positions) <= _SMALL_RANK
 
@@ -117,7 +125,7 @@ def _singular_pair(feat_in: Tensor, feat_out: Tensor, num_iters: int, center: bo
         start = to_out(probe(channels_in, feat_in).expand(len(feat_in), 1, -1))
         right = leading_eigenvector(normal, _unit(start), num_iters)
     left = to_in(right)
-    return _unit(left).masked_fill(empty, 0.), _unit(right).masked_fill(empty, 0.), finite.squeeze(-1)
+    return _unit(left).masked_fill(empty, 0.0), _unit(right).masked_fill(empty, 0.0), finite.squeeze(-1)
 
 
 def _cheapest(channels_in: int, channels_out: int, positions: int, iters: int) -> str:
@@ -138,20 +146,22 @@ def _check(feat_in: Tensor, feat_out: Tensor) -> None:
         raise ValueError(f'feat_in holds {len(feat_in)} samples and feat_out {len(feat_out)}: give both the same batch')
 
 
-def _common_grid(feat_in: Tensor, feat_out: Tensor) -> Optional[Tuple[int, int]]:
+def _common_grid(feat_in: Tensor, feat_out: Tensor) -> tuple[int, int] | None:
     """The size both maps are pooled to; None where nothing needs pooling."""
     if feat_in.dim() == feat_out.dim() == 4:
         grid = tuple(min(sizes) for sizes in zip(feat_in.shape[2:], feat_out.shape[2:]))
         return None if feat_in.shape[2:] == feat_out.shape[2:] else grid
     counts = [feat[0, 0].numel() if feat.dim() == 4 else feat.shape[1] for feat in (feat_in, feat_out)]
     if counts[0] != counts[1]:
-        raise ValueError(f'feat_in has {counts[0]} positions and feat_out {counts[1]}, and tokens cannot be pooled: '
-                         'reshape them to maps (B, C, H, W), or name their `grid` on the tap')
+        raise ValueError(
+            f'feat_in has {counts[0]} positions and feat_out {counts[1]}, and tokens cannot be pooled: '
+            'reshape them to maps (B, C, H, W), or name their `grid` on the tap'
+        )
     return None
 
 
 @torch.no_grad()
-def _pool(feat: Tensor, grid: Optional[Tuple[int, int]]) -> Tensor:
+def _pool(feat: Tensor, grid: tuple[int, int] | None) -> Tensor:
     """Adaptive average pooling, not differentiable; whole-number ratios as sums of row slices and one product a
     quarter of the batch, which on a CPU is nearly ten times as fast and takes little beside its result."""
     if grid is None or feat.shape[2:] == grid:
@@ -174,7 +184,7 @@ def _positions(feat: Tensor) -> Tensor:
     return feat.flatten(2) if feat.dim() == 4 else feat.mT
 
 
-def _project(channel: Tensor, feat: Tensor, grid: Optional[Tuple[int, int]]) -> Tensor:
+def _project(channel: Tensor, feat: Tensor, grid: tuple[int, int] | None) -> Tensor:
     """channel F for unit rows (B, 1, C), pooled to the grid: (B, N)."""
     projected = torch.bmm(channel, _positions(feat))
     if grid is not None and feat.shape[2:] != grid:
@@ -182,12 +192,14 @@ def _project(channel: Tensor, feat: Tensor, grid: Optional[Tuple[int, int]]) -> 
     return projected.flatten(1)
 
 
-def _size(feat: Tensor, mean: Optional[Tensor], eps: float) -> Tuple[Tensor, Tensor]:
+def _size(feat: Tensor, mean: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     """Frobenius norm (B, 1, 1) of a map (B, C, N), centred where means (B, C, 1) are given; and whether it is zero, or rounding noise."""
     offset = feat.new_zeros(())
     parts = [feat]
     if mean is not None:
-        parts = (part - shift for part, shift in zip(feat.chunk(8, 1), mean.chunk(8, 1)))  # so that no copy of the map is made
+        parts = (
+            part - shift for part, shift in zip(feat.chunk(8, 1), mean.chunk(8, 1))
+        )  # so that no copy of the map is made
         offset = math.sqrt(feat.shape[-1]) * torch.linalg.vector_norm(mean, dim=(1, 2), keepdim=True)
     sizes = [torch.linalg.vector_norm(part, dim=(1, 2), keepdim=True) for part in parts]
     size = torch.linalg.vector_norm(torch.cat(sizes, 1), dim=1, keepdim=True)
@@ -195,5 +207,7 @@ def _size(feat: Tensor, mean: Optional[Tensor], eps: float) -> Tuple[Tensor, Ten
 
 
 def _unit(row: Tensor) -> Tensor:
-    row = row / row.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(row.dtype).tiny)  # squares neither under- nor overflow
+    row = row / row.abs().amax(-1, keepdim=True).clamp_min(
+        torch.finfo(row.dtype).tiny
+    )  # squares neither under- nor overflow
     return F.normalize(row, dim=-1)

@@ -1,10 +1,11 @@
 """The first iterations train the connectors alone."""
 
-from typing import Optional
+from __future__ import annotations
 
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 
+from mmlckd.distillers import LipschitzDistiller
 from mmlckd.registry import HOOKS
 from mmlckd.unwrapped import unwrapped
 
@@ -24,17 +25,23 @@ class ConnectorWarmupHook(Hook):
 
     def __init__(self, iters: int):
         if iters < 1:
-            raise ValueError(f'iters is {iters}: give a positive number of iterations, or leave ConnectorWarmupHook out')
+            raise ValueError(
+                f'iters is {iters}: give a positive number of iterations, or leave ConnectorWarmupHook out'
+            )
         self.iters = iters
         self._handle = None
 
     def before_train(self, runner) -> None:
         model = unwrapped(runner.model)
-        if not hasattr(model, 'distiller') or not model.distiller['connectors']:
-            raise ValueError(f'ConnectorWarmupHook(iters={self.iters}) finds no connectors in a {type(model).__name__}: set '
-                             'connectors=True on a loss, or leave the hook out')
+        if not isinstance(model, LipschitzDistiller) or not model.distiller.connectors:
+            raise ValueError(
+                f'ConnectorWarmupHook(iters={self.iters}) finds no connectors in a {type(model).__name__}: set '
+                'connectors=True on a loss, or leave the hook out'
+            )
         if not isinstance(runner.optim_wrapper, OptimWrapper):
-            raise ValueError(f'ConnectorWarmupHook works with one optimizer, and optim_wrapper is a {type(runner.optim_wrapper).__name__}')
+            raise ValueError(
+                f'ConnectorWarmupHook works with one optimizer, and optim_wrapper is a {type(runner.optim_wrapper).__name__}'
+            )
         trained = set(model.distiller.parameters())
 
         def drop_others(optimizer, args, kwargs) -> None:
@@ -47,7 +54,7 @@ class ConnectorWarmupHook(Hook):
             # Between backward and step: whatever scaled, clipped or synchronised the gradients has done so.
             self._handle = runner.optim_wrapper.optimizer.register_step_pre_hook(drop_others)
 
-    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: Optional[dict] = None) -> None:
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         if self._handle is not None and runner.iter + 1 >= self.iters:
             self._handle.remove()
             self._handle = None

@@ -1,11 +1,14 @@
 """Losses that are not finite: named while training goes on, and its end if it cannot."""
 
+from __future__ import annotations
+
 import logging
 import math
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 
+from mmlckd.distillers import entries_of
 from mmlckd.registry import HOOKS
 from mmlckd.unwrapped import unwrapped
 
@@ -42,23 +45,32 @@ class FiniteLossHook(Hook):
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         iteration = runner.iter + 1
         logged = runner.message_hub.log_scalars
-        terms = {name: logged[f'train/{name}'].current() for name in outputs or () if 'loss' in name and f'train/{name}' in logged}
+        terms = {
+            name: logged[f'train/{name}'].current()
+            for name in outputs or ()
+            if 'loss' in name and f'train/{name}' in logged
+        }
         wrong = [f'{name} is {value}' for name, value in terms.items() if not math.isfinite(value)]
         if wrong and iteration - self._warned >= self.interval:
             print_log(f'at iteration {iteration} {" and ".join(wrong)}', 'current', logging.WARNING)
             self._warned = iteration
         self._lost = self._lost + 1 if wrong else 0
         if self._lost >= self.patience:
-            raise ValueError(f'the loss has not been finite since iteration {iteration - self._lost + 1} (now {" and ".join(wrong)}): '
-                             'lower the learning rate or the weight of that term, and go on with --resume from a checkpoint before it')
+            raise ValueError(
+                f'the loss has not been finite since iteration {iteration - self._lost + 1} (now {" and ".join(wrong)}): '
+                'lower the learning rate or the weight of that term, and go on with --resume from a checkpoint before it'
+            )
         if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
             self._report_left_out(runner)
 
     def _report_left_out(self, runner) -> None:
-        model = unwrapped(runner.model)
-        for entry in getattr(model, 'entries', ()):
-            count = int(getattr(entry.loss, 'left_out', 0))
+        for entry in entries_of(unwrapped(runner.model)):
+            count = entry.left_out
             if count:
-                print_log(f'losses.{entry.name} left out {count} samples, counted by pair of taps, whose maps are zero or not finite, '
-                          f'up to iteration {runner.iter + 1}', 'current', logging.WARNING)
-                entry.loss.left_out = 0
+                print_log(
+                    f'losses.{entry.name} left out {count} samples, counted by pair of taps, whose maps are zero or not finite, '
+                    f'up to iteration {runner.iter + 1}',
+                    'current',
+                    logging.WARNING,
+                )
+                entry.reset_left_out()

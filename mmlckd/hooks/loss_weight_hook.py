@@ -1,10 +1,13 @@
 """A distillation weight that changes over training."""
 
-from typing import Sequence
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from mmengine.hooks import Hook
 
+from mmlckd.distillers import LipschitzDistiller
 from mmlckd.registry import HOOKS
 from mmlckd.unwrapped import unwrapped
 
@@ -28,10 +31,14 @@ class LossWeightHook(Hook):
     Source: this project; LONDON's code (ICCV 2021) changes alpha at epoch 120 in two of its settings.
     """
 
-    def __init__(self, loss: str, milestones: Sequence[int], weights: Sequence[float], by_epoch: bool = True, ramp: bool = False):
+    def __init__(
+        self, loss: str, milestones: Sequence[int], weights: Sequence[float], by_epoch: bool = True, ramp: bool = False
+    ):
         if len(milestones) != len(weights) or not milestones:
-            raise ValueError(f'LossWeightHook has {len(milestones)} milestones and {len(weights)} weights: give as many of both, '
-                             'at least one')
+            raise ValueError(
+                f'LossWeightHook has {len(milestones)} milestones and {len(weights)} weights: give as many of both, '
+                'at least one'
+            )
         if any(later <= earlier for earlier, later in zip([0, *milestones], milestones)):
             raise ValueError(f'LossWeightHook.milestones is {list(milestones)}: give increasing numbers above 0')
         if min(weights) < 0:
@@ -44,10 +51,12 @@ class LossWeightHook(Hook):
 
     def before_train(self, runner) -> None:
         model = unwrapped(runner.model)
-        losses = model.distiller['losses'] if hasattr(model, 'distiller') else {}
+        losses = model.distiller.losses if isinstance(model, LipschitzDistiller) else {}
         if self.loss not in losses or not hasattr(losses[self.loss], 'loss_weight'):
-            raise ValueError(f'LossWeightHook.loss is {self.loss!r}: name one of the distillation losses with a loss_weight, '
-                             f'of which there are {", ".join(map(repr, losses)) or "none"}')
+            raise ValueError(
+                f'LossWeightHook.loss is {self.loss!r}: name one of the distillation losses with a loss_weight, '
+                f'of which there are {", ".join(map(repr, losses)) or "none"}'
+            )
         self._module = losses[self.loss]
         self._initial = self._module.loss_weight
 

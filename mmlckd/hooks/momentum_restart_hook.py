@@ -1,6 +1,8 @@
 """Momentum that starts anew at given epochs."""
 
-from typing import Sequence
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
@@ -28,9 +30,13 @@ class MomentumRestartHook(Hook):
 
     def before_train(self, runner) -> None:
         if not isinstance(runner.optim_wrapper, OptimWrapper):
-            raise ValueError(f'MomentumRestartHook works with one optimizer, and optim_wrapper is a {type(runner.optim_wrapper).__name__}')
+            raise ValueError(
+                f'MomentumRestartHook works with one optimizer, and optim_wrapper is a {type(runner.optim_wrapper).__name__}'
+            )
 
     def before_train_epoch(self, runner) -> None:
-        begun = getattr(runner.train_loop, 'batches_done', 0) > 0  # resumed within that epoch, whose own averages these are
+        begun = (
+            getattr(runner.train_loop, 'batches_done', 0) > 0
+        )  # resumed within that epoch, whose own averages these are
         if runner.epoch in self.epochs and not begun:
             runner.optim_wrapper.optimizer.state.clear()

@@ -1,10 +1,12 @@
 """Lipschitz values while training: logged, kept, drawn, and bounded where asked."""
 
+from __future__ import annotations
+
 import json
 import logging
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Union
 
 import torch
 from mmcv import imread
@@ -14,7 +16,7 @@ from mmengine.logging import print_log
 from torch import nn
 
 from mmlckd.analysis.layer_norms import LayerNorms
-from mmlckd.losses import LipschitzKDLoss
+from mmlckd.distillers import entries_of
 from mmlckd.registry import HOOKS
 from mmlckd.unwrapped import unwrapped
 
@@ -56,31 +58,39 @@ class SpectralNormHook(Hook):
     SIZES = 'lipschitz_layer_sizes'
     MARGIN = 1e-3  # the projection aims this much below the bound, above the error of an estimate
 
-    def __init__(self,
-                 interval: int = 50,
-                 layers: Union[None, str, Sequence[str]] = None,
-                 num_iters: int = 2,
-                 fold_norms: bool = False,
-                 max_norm: Optional[float] = None):
+    def __init__(
+        self,
+        interval: int = 50,
+        layers: None | str | Sequence[str] = None,
+        num_iters: int = 2,
+        fold_norms: bool = False,
+        max_norm: float | None = None,
+    ):
         if interval < 1:
             raise ValueError(f'SpectralNormHook.interval is {interval}: give at least 1 iteration')
         if num_iters < 2:
-            raise ValueError(f'SpectralNormHook.num_iters is {num_iters}: at least 2 are needed, since one finds the same vector again')
+            raise ValueError(
+                f'SpectralNormHook.num_iters is {num_iters}: at least 2 are needed, since one finds the same vector again'
+            )
         if max_norm is not None and (max_norm <= 0 or layers is None):
-            raise ValueError(f'SpectralNormHook.max_norm is {max_norm} and layers {layers!r}: '
-                             'a bound is positive and needs layers to hold to it')
+            raise ValueError(
+                f'SpectralNormHook.max_norm is {max_norm} and layers {layers!r}: '
+                'a bound is positive and needs layers to hold to it'
+            )
         self.interval = interval
         self.layers = layers
         self.num_iters = num_iters
         self.fold_norms = fold_norms
         self.max_norm = max_norm
-        self._norms: Optional[LayerNorms] = None
-        self._watching: Optional[ExitStack] = None
+        self._norms: LayerNorms | None = None
+        self._watching: ExitStack | None = None
 
     def before_train(self, runner) -> None:
         if self.layers is not None:
             self._norms = LayerNorms(unwrapped(runner.model), self.layers, self.fold_norms)
-            self._norms.shapes.update(runner.message_hub.runtime_info.get(self.SIZES, {}))  # a resumed run's first batch may be of others
+            self._norms.shapes.update(
+                runner.message_hub.runtime_info.get(self.SIZES, {})
+            )  # a resumed run's first batch may be of others
             self._watching = ExitStack()
             self._watching.enter_context(self._norms.watch())
 
@@ -90,7 +100,7 @@ class SpectralNormHook(Hook):
         last = self.is_last_train_iter(runner)
         if runner.iter > 0 and not self.every_n_train_iters(runner, self.interval) and not last:
             return
-        reading = read_norms(unwrapped(runner.model))
+        reading = read_statistics(unwrapped(runner.model))
         for name, values in reading.items():
             for k, value in enumerate(values):
                 runner.message_hub.update_scalar(f'train/lipschitz/{name}_{k}', value)
@@ -113,22 +123,26 @@ class SpectralNormHook(Hook):
         if unseen:
             found = f'layers is {self.layers!r} and selects {unseen[0]!r}{f" and {len(unseen) - 1} more" if len(unseen) > 1 else ""}'
             if self.max_norm is not None:
-                raise ValueError(f'{found}, not run in the first iteration, so that max_norm cannot hold there: select without them')
+                raise ValueError(
+                    f'{found}, not run in the first iteration, so that max_norm cannot hold there: select without them'
+                )
             print_log(f'{found}, not run in the first iteration: no norm is read there', 'current', logging.WARNING)
 
-    def _read_layers(self, last: bool) -> Dict[str, float]:
+    def _read_layers(self, last: bool) -> dict[str, float]:
         settle = not self._norms.vectors or last and self.max_norm is not None
         norms = self._norms.measure(None if settle else self.num_iters)
         if self.max_norm is not None:
             broadcast(norms)
             target = self.max_norm * (1 - self.MARGIN)
-            self._norms.scale(torch.where(norms > target, target / norms, 1.))
+            self._norms.scale(torch.where(norms > target, target / norms, 1.0))
             norms = self._norms.measure(1)  # one iteration reads the norm at the vector just found: what became of it
         reading = dict(zip(self._norms.names, norms.tolist()))
         for name, value in reading.items():
             if self.max_norm is not None and value > 1.01 * self.max_norm and self._norms.is_trained(name):
-                raise ValueError(f'max_norm is {self.max_norm} and {name!r} has norm {value:.3g} after its weight was scaled to that: it '
-                                 'normalises or parametrises its weight, so select layers without it')
+                raise ValueError(
+                    f'max_norm is {self.max_norm} and {name!r} has norm {value:.3g} after its weight was scaled to that: it '
+                    'normalises or parametrises its weight, so select layers without it'
+                )
         return reading
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -140,40 +154,40 @@ class SpectralNormHook(Hook):
         history = self.history(runner)
         if history:
             from mmlckd.analysis import plot_history, plot_layers  # matplotlib is needed here only
+
             folder = Path(runner.work_dir)
             (folder / 'lipschitz.json').write_text(json.dumps(history, indent=1) + '\n')
             if 'student' in history[0]:
-                plot_history(history, folder / 'lipschitz.png', [name for name, *_ in pairs_of(unwrapped(runner.model))])
+                plot_history(history, folder / 'lipschitz.png', pair_names(unwrapped(runner.model)))
             if self._norms is not None:
                 plot_layers(history, folder / 'lipschitz_layers.png', self.max_norm)
             for path in sorted(folder.glob('lipschitz*.png')):
                 runner.visualizer.add_image(path.stem, imread(path, channel_order='rgb'), step=runner.iter)
                 runner.logger.info(f'Lipschitz values over training: {path}')
 
-    def history(self, runner) -> List[dict]:
+    def history(self, runner) -> list[dict]:
         """The readings so far, oldest first."""
         return list(runner.message_hub.runtime_info.get(self.HISTORY, []))
 
 
-def pairs_of(model: nn.Module) -> List[tuple]:
-    """Name, loss and norms in the last batch of every pair in a distiller's Lipschitz losses."""
-    found = []
-    for entry in getattr(model, 'entries', ()):
-        if isinstance(entry.loss, LipschitzKDLoss):
-            paths = [tap.module.removeprefix('backbone.') for tap in entry.student_taps]
-            found += [(f'{before} to {after}', entry.loss, norms) for before, after, norms in zip(paths, paths[1:], entry.loss.last_norms)]
-    return found
-
-
-def read_norms(model: nn.Module) -> Dict[str, List[float]]:
-    """Batch means of those norms and of their log-ratio, by pair, over the samples that the loss keeps (0 where it keeps none)."""
-    rows = []
-    for _, loss, norms in pairs_of(model):
-        kept = loss.kept(norms)
-        student, teacher = (side.where(kept, 1.) for side in norms)
-        values = torch.stack([student, teacher, (student / teacher).log()])
-        rows.append((values * kept).sum(1) / kept.sum().clamp_min(1))
-    if not rows:
+def read_statistics(model: nn.Module) -> dict[str, list[float]]:
+    """What the losses of a distilled student have to tell of the last batch, by name; one wait for the device."""
+    found: dict[str, list[torch.Tensor]] = {}
+    for entry in entries_of(model):
+        for name, values in entry.statistics().items():
+            found.setdefault(name, []).append(values)
+    joined = {name: torch.cat(values) for name, values in found.items()}
+    if not joined:
         return {}
-    student, teacher, log_ratio = torch.stack(rows, dim=1).tolist()
-    return dict(student=student, teacher=teacher, log_ratio=log_ratio)
+    numbers = torch.cat(list(joined.values())).tolist()
+    return {name: [numbers.pop(0) for _ in values] for name, values in joined.items()}
+
+
+def pair_names(model: nn.Module) -> list[str]:
+    """The titles of those values in the figure: the taps between which they are."""
+    names = []
+    for entry in entries_of(model):
+        if entry.statistics():
+            paths = [tap.module.removeprefix('backbone.') for tap in entry.student_taps]
+            names += [f'{before} to {after}' for before, after in zip(paths, paths[1:])]
+    return names

@@ -1,15 +1,19 @@
 """Attention transfer."""
 
-from typing import Sequence
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmlckd.registry import MODELS
 
+from .distillation_loss import MapwiseLoss
+
 
 @MODELS.register_module()
-class AttentionTransferLoss(nn.Module):
+class AttentionTransferLoss(MapwiseLoss):
     """Match where the maps are strong: their energy over channels, as a picture of length one.
 
         A(F) = sum_c F_c^2, flattened and divided by its Euclidean length
@@ -22,32 +26,15 @@ class AttentionTransferLoss(nn.Module):
     mean of squares, where the paper has the Euclidean distance.
     """
 
-    def __init__(self, loss_weight: float = 500.):
-        super().__init__()
-        if loss_weight < 0:
-            raise ValueError(f'loss_weight is {loss_weight}: it must not be negative')
-        self.loss_weight = loss_weight
+    equal_shapes = False
 
-    def forward(self, student_feats: Sequence[Tensor], teacher_feats: Sequence[Tensor]) -> Tensor:
-        """Loss of one batch.
+    def __init__(self, loss_weight: float = 500.0):
+        super().__init__(loss_weight)
 
-        Args:
-            student_feats: Maps (B, C, H, W). Differentiable.
-            teacher_feats: As many; channels and sizes may differ from the student's. Detached here.
-
-        Returns:
-            Scalar, attached to every student map.
-
-        Raises:
-            ValueError: Unequal numbers of maps.
-        """
-        if len(student_feats) != len(teacher_feats):
-            raise ValueError(f'{len(student_feats)} student maps and {len(teacher_feats)} teacher maps: tap as many modules on both sides')
-        total = 0.
-        for student, teacher in zip(student_feats, teacher_feats):
-            size = tuple(map(min, student.shape[2:], teacher.shape[2:]))
-            total = total + F.mse_loss(_attention(student, size), _attention(teacher.detach(), size))
-        return self.loss_weight * total
+    def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """(B,): mean over positions of the squared difference of the two pictures, at the smaller size of the two."""
+        size = tuple(map(min, student.shape[2:], teacher.shape[2:]))
+        return (_attention(student, size) - _attention(teacher, size)).square().mean(1)
 
 
 def _attention(feat: Tensor, size: Sequence[int]) -> Tensor:

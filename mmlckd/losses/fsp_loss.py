@@ -1,16 +1,20 @@
 """Distillation of the flow between layers (FSP)."""
 
-from typing import Sequence
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmlckd.registry import MODELS
 
+from .distillation_loss import MapwiseLoss, check_counts, check_pair, finite_samples
+
 
 @MODELS.register_module()
-class FSPLoss(nn.Module):
+class FSPLoss(MapwiseLoss):
     """Match the products of consecutive feature maps, entry by entry.
 
     n maps, shallow to deep, give n - 1 matrices G_k = F_k F_{k+1}^T / N: the transmitting matrices, of which the Lipschitz loss
@@ -25,41 +29,34 @@ class FSPLoss(nn.Module):
     first and for the task afterwards; here it is a term beside the task's loss.
     """
 
-    def __init__(self, loss_weight: float = 1.0):
-        super().__init__()
-        if loss_weight < 0:
-            raise ValueError(f'loss_weight is {loss_weight}: it must not be negative')
-        self.loss_weight = loss_weight
+    def targets(self, teacher_feats: Sequence[Tensor], data_samples: Sequence | None = None) -> list[Tensor]:
+        """G_k of the teacher, (B, C_k, C_k+1) each; its maps may differ from the student's in size, not in channels."""
+        feats = [feat.to(torch.promote_types(feat.dtype, torch.float32)) for feat in super().targets(teacher_feats)]
+        return [_flow(*pair) for pair in zip(feats, feats[1:])]
 
-    def forward(self, student_feats: Sequence[Tensor], teacher_feats: Sequence[Tensor]) -> Tensor:
-        """Loss of one batch.
+    def compare(self, student_feats: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+        check_counts(student_feats, [None, *targets])
+        if len(student_feats) < 2:
+            raise ValueError(
+                f'{len(student_feats)} map is tapped: FSP compares consecutive maps and needs at least two'
+            )
+        total = 0.0
+        for i, (before, after, target) in enumerate(zip(student_feats, student_feats[1:], targets)):
+            before, after, kept = finite_samples(before, after)
+            flow = _flow(before, after)
+            check_pair(flow, target, i)
+            flow, target, finite = finite_samples(flow, target)
+            self.left_out = self.left_out + (~(kept & finite)).sum()
+            total = total + self.pair_loss(flow, target, kept & finite)
+        return self.loss_weight * total
 
-        Args:
-            student_feats: n >= 2 maps (B, C, H, W), shallow to deep. Differentiable.
-            teacher_feats: As many, of the same channels (`connectors=True` sees to it); their sizes may differ. Detached here.
-
-        Returns:
-            Scalar, attached to every student map.
-
-        Raises:
-            ValueError: Unequal numbers of maps, fewer than two, or unequal channels.
-        """
-        if len(student_feats) != len(teacher_feats) or len(student_feats) < 2:
-            raise ValueError(f'{len(student_feats)} student maps and {len(teacher_feats)} teacher maps: FSP compares consecutive maps and '
-                             'needs as many on both sides, at least two')
-        for student, teacher in zip(student_feats, teacher_feats):
-            if student.shape[1] != teacher.shape[1]:
-                raise ValueError(f'a student map of {student.shape[1]} channels against a teacher map of {teacher.shape[1]}: FSP needs '
-                                 'equal ones, set connectors=True')
-        sides = zip(_flows(student_feats), _flows([feat.detach() for feat in teacher_feats]))
-        return self.loss_weight * sum((student - teacher).square().sum((1, 2)).mean() for student, teacher in sides)
+    def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """(B,): squared Frobenius distance of two products."""
+        return (student - teacher).square().sum((1, 2))
 
 
-def _flows(feats: Sequence[Tensor]) -> Sequence[Tensor]:
-    """G_k (B, C_k, C_k+1) of each two consecutive maps, the larger pooled to the smaller."""
-    flows = []
-    for before, after in zip(feats, feats[1:]):
-        size = tuple(map(min, before.shape[2:], after.shape[2:]))
-        before, after = (feat if feat.shape[2:] == size else F.adaptive_avg_pool2d(feat, size) for feat in (before, after))
-        flows.append(torch.bmm(before.flatten(2), after.flatten(2).mT) / size[0] / size[1])
-    return flows
+def _flow(before: Tensor, after: Tensor) -> Tensor:
+    """G (B, C, C') of two maps (B, C, H, W) and (B, C', H', W'), the larger pooled to the smaller."""
+    size = tuple(map(min, before.shape[2:], after.shape[2:]))
+    before, after = (feat if feat.shape[2:] == size else F.adaptive_avg_pool2d(feat, size) for feat in (before, after))
+    return torch.bmm(before.flatten(2), after.flatten(2).mT) / (size[0] * size[1])

@@ -1,12 +1,17 @@
 """The Lipschitz loss: the student's transmitting norms follow the teacher's."""
 
-from typing import List, NamedTuple, Optional, Sequence, Union
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmlckd.functional import transmitting_norm
 from mmlckd.registry import MODELS
+
+from .distillation_loss import DistillationLoss, check_counts
 
 
 class PairNorms(NamedTuple):
@@ -17,7 +22,7 @@ class PairNorms(NamedTuple):
 
 
 @MODELS.register_module()
-class LipschitzKDLoss(nn.Module):
+class LipschitzKDLoss(DistillationLoss):
     """Match the transmitting norms of consecutive feature maps, student to teacher.
 
     n maps, shallow to deep, give n - 1 pairs. With s_k and t_k the norms of pair k in student and teacher,
@@ -48,37 +53,41 @@ class LipschitzKDLoss(nn.Module):
         'absolute': lambda student, teacher: (student - teacher).square(),
     }
 
-    def __init__(self,
-                 loss_weight: float = 1.0,
-                 distance: str = 'log',
-                 center: Optional[bool] = None,
-                 pair_weights: Union[str, Sequence[float]] = 'geometric',
-                 num_iters: int = 10,
-                 eps: float = 1e-12):
-        super().__init__()
+    def __init__(
+        self,
+        loss_weight: float = 1.0,
+        distance: str = 'log',
+        center: bool | None = None,
+        pair_weights: str | Sequence[float] = 'geometric',
+        num_iters: int = 10,
+        eps: float = 1e-12,
+    ):
+        super().__init__(loss_weight)
         if distance not in self.DISTANCES:
             raise ValueError(f'distance is {distance!r}: choose one of {", ".join(map(repr, self.DISTANCES))}')
         if isinstance(pair_weights, str) and pair_weights not in ('geometric', 'uniform'):
             raise ValueError(f"pair_weights is {pair_weights!r}: choose 'geometric', 'uniform' or a list of numbers")
-        if loss_weight < 0:
-            raise ValueError(f'loss_weight is {loss_weight}: it must not be negative')
         if num_iters < 1:
             raise ValueError(f'num_iters is {num_iters}: at least 1 is needed')
-        self.loss_weight = loss_weight
         self.distance = distance
         self.center = distance != 'absolute' if center is None else center
         self.pair_weights = pair_weights
         self.num_iters = num_iters
         self.eps = eps
-        self.last_norms: List[PairNorms] = []
-        self.left_out: Union[int, Tensor] = 0
+        self.last_norms: list[PairNorms] = []
 
-    def forward(self, student_feats: Sequence[Tensor], teacher_feats: Sequence[Tensor]) -> Tensor:
-        """Loss of one batch.
+    @torch.no_grad()
+    def targets(self, teacher_feats: Sequence[Tensor], data_samples: Sequence | None = None) -> list[Tensor]:
+        """The norms of every pair of teacher maps (B, C, H, W) or tokens (B, N, C), (B,) each."""
+        return [self._norm(*pair) for pair in zip(teacher_feats, teacher_feats[1:])]
+
+    def compare(self, student_feats: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+        """Loss of student maps against :meth:`targets`.
 
         Args:
-            student_feats: n >= 2 maps (B, C, H, W) or tokens (B, N, C), shallow to deep. Differentiable.
-            teacher_feats: As many maps of the same batch; channels and sizes may differ from the student's.
+            student_feats: n >= 2 maps (B, C, H, W) or tokens (B, N, C), shallow to deep. Differentiable. Channels and
+                sizes may differ from the teacher's.
+            targets: The norms of the teacher's n - 1 pairs.
 
         Returns:
             Scalar, float32 (float64 for float64 maps), attached to every student map.
@@ -86,39 +95,48 @@ class LipschitzKDLoss(nn.Module):
         Raises:
             ValueError: Unequal numbers of maps, fewer than two, unequal batches, or weights that do not fit.
         """
-        return self.compare(student_feats, self.targets(teacher_feats))
-
-    @torch.no_grad()
-    def targets(self, teacher_feats: Sequence[Tensor]) -> List[Tensor]:
-        """The norms of every pair of teacher maps, (B,) each: what the loss needs of the teacher."""
-        return [self._norm(*pair) for pair in zip(teacher_feats, teacher_feats[1:])]
-
-    def compare(self, student_feats: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-        """Loss of student maps against :meth:`targets`."""
         count = len(student_feats)
-        if count != len(targets) + 1:
-            raise ValueError(f'{count} student maps against {len(targets) + 1} teacher maps: tap as many modules on both sides')
+        check_counts(student_feats, [None, *targets])
         if count < 2:
-            raise ValueError(f'{count} map is tapped: the Lipschitz loss compares consecutive maps and needs at least two')
+            raise ValueError(
+                f'{count} map is tapped: the Lipschitz loss compares consecutive maps and needs at least two'
+            )
         if len(student_feats[0]) != len(targets[0]):
-            raise ValueError(f'a student batch of {len(student_feats[0])} against a teacher batch of {len(targets[0])}: '
-                             'both must see the same images')
+            raise ValueError(
+                f'a student batch of {len(student_feats[0])} against a teacher batch of {len(targets[0])}: '
+                'both must see the same images'
+            )
         self.last_norms = []
-        total = 0.
-        for weight, feat_in, feat_out, teacher in zip(self.weights_for(count - 1), student_feats, student_feats[1:], targets):
+        total = 0.0
+        pairs = zip(student_feats, student_feats[1:], targets)
+        for weight, (feat_in, feat_out, teacher) in zip(self.weights_for(count - 1), pairs):
             student = self._norm(feat_in, feat_out)
             self.last_norms.append(PairNorms(student.detach(), teacher))
             total = total + weight * self._masked_mean(student, teacher)
         return self.loss_weight * total
 
-    def weights_for(self, num_pairs: int) -> List[float]:
+    def statistics(self) -> dict[str, Tensor]:
+        """``student``, ``teacher`` and ``log_ratio``, (n - 1,) each: means over the samples that the loss keeps, 0 where
+        it keeps none, of the norms of every pair and of log(student / teacher).
+        """
+        rows = []
+        for norms in self.last_norms:
+            kept = self.kept(norms)
+            student, teacher = (side.where(kept, 1.0) for side in norms)
+            values = torch.stack([student, teacher, (student / teacher).log()])
+            rows.append((values * kept).sum(1) / kept.sum().clamp_min(1))
+        return dict(zip(('student', 'teacher', 'log_ratio'), torch.stack(rows, dim=1))) if rows else {}
+
+    def weights_for(self, num_pairs: int) -> list[float]:
         """The weight of each pair, shallow to deep."""
         if self.pair_weights == 'geometric':
-            return [2.**(k - num_pairs) for k in range(num_pairs)]
+            return [2.0 ** (k - num_pairs) for k in range(num_pairs)]
         if self.pair_weights == 'uniform':
-            return [1. / num_pairs] * num_pairs
+            return [1.0 / num_pairs] * num_pairs
         if len(self.pair_weights) != num_pairs:
-            raise ValueError(f'pair_weights has {len(self.pair_weights)} numbers for {num_pairs} pairs: give one a pair')
+            raise ValueError(
+                f'pair_weights has {len(self.pair_weights)} numbers for {num_pairs} pairs: give one a pair'
+            )
         return list(self.pair_weights)
 
     def _norm(self, feat_in: Tensor, feat_out: Tensor) -> Tensor:
@@ -132,8 +150,9 @@ class LipschitzKDLoss(nn.Module):
         valid = self.kept(self.last_norms[-1])
         # Both sides are replaced before the distance is taken: a masked NaN would come back through its derivative.
         self.left_out = self.left_out + (~valid).sum()
-        distance = self.DISTANCES[self.distance](student.where(valid, 1.), teacher.where(valid, 1.))
+        distance = self.DISTANCES[self.distance](student.where(valid, 1.0), teacher.where(valid, 1.0))
         return distance.sum() / valid.sum().clamp_min(1)
 
     def extra_repr(self) -> str:
-        return f'loss_weight={self.loss_weight}, distance={self.distance!r}, center={self.center}, pair_weights={self.pair_weights!r}'
+        options = f'distance={self.distance!r}, center={self.center}, pair_weights={self.pair_weights!r}'
+        return f'{super().extra_repr()}, {options}'

@@ -1,7 +1,9 @@
 """Mixed precision where there is no GPU."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Optional, Sequence
 
 import torch
 from mmengine.optim import OptimWrapper
@@ -26,7 +28,7 @@ class CpuAmpOptimWrapper(OptimWrapper):
     Source: this project.
     """
 
-    def __init__(self, modules: Optional[Sequence[str]] = None, **kwargs):
+    def __init__(self, modules: Sequence[str] | None = None, **kwargs):
         super().__init__(**kwargs)
         self.modules = modules
 
@@ -51,7 +53,10 @@ def _autocast_inside(module: nn.Module, stack: ExitStack) -> None:
 
     def leave(module, args, output):
         inside.pop().close()
-        return tree_map(lambda value: value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value, output)
+        return tree_map(
+            lambda value: value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value,
+            output,
+        )
 
     stack.callback(module.register_forward_pre_hook(enter).remove)
     stack.callback(module.register_forward_hook(leave, always_call=True).remove)

@@ -1,5 +1,7 @@
 """Studies: methods of distillation x data sets x seeds, run through ordinary configs, and what the differences are worth."""
 
+from __future__ import annotations
+
 from .cell import Cell, method_title
 from .plan import Study
 from .pool import run_all

@@ -1,5 +1,7 @@
 """One training of a study, and what is measured of it."""
 
+from __future__ import annotations
+
 import fcntl
 import hashlib
 import json
@@ -7,21 +9,20 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Dict, Tuple
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmlckd.checkpoints import AtomicBackend, newest_checkpoint
 from mmlckd.config import bare_config, is_distiller, read_config
-from mmlckd.launching import make_resumable
-from mmlckd.storage import AtomicBackend, newest_checkpoint
+from mmlckd.resumability import make_resumable
 
 from .measuring import curves, measure
 
 METHODS = dict(kd='KD', ofd='OFD', fsp='FSP', at='AT', lipschitz='Lipschitz')
 
 
-def method_title(method: Tuple[str, ...]) -> str:
+def method_title(method: tuple[str, ...]) -> str:
     """How a method is called in tables: its losses' names."""
     return ' + '.join(METHODS.get(name, name) for name in method) or 'alone'
 
@@ -42,9 +43,9 @@ class Cell:
 
     data: str
     recipe: str
-    method: Tuple[str, ...]
-    losses: Dict[str, dict]
-    weights: Dict[str, float]
+    method: tuple[str, ...]
+    losses: dict[str, dict]
+    weights: dict[str, float]
     seed: int
     selecting: bool = False
 
@@ -56,15 +57,23 @@ class Cell:
         """
         config = read_config(self.recipe)
         if not is_distiller(config.get('model', {})):
-            raise ValueError(f'{self.recipe} is no distillation config: a study needs one of type mmlckd.LipschitzDistiller')
+            raise ValueError(
+                f'{self.recipe} is no distillation config: a study needs one of type mmlckd.LipschitzDistiller'
+            )
         known = {**config.model.losses, **self.losses}
         for name in self.method:
             if name not in known:
-                raise ValueError(f'method {"+".join(self.method)!r} has the loss {name!r}, and {self.recipe} has {", ".join(known)}: '
-                                 'choose of these')
-        config.model.losses = {name: {**known[name], **({'loss_weight': self.weights[name]} if name in self.weights else {})}
-                               for name in self.method}
-        config.custom_hooks = [hook for hook in config.get('custom_hooks') or [] if self._serves(hook, config.model.losses)]
+                raise ValueError(
+                    f'method {"+".join(self.method)!r} has the loss {name!r}, and {self.recipe} has {", ".join(known)}: '
+                    'choose of these'
+                )
+        config.model.losses = {
+            name: {**known[name], **({'loss_weight': self.weights[name]} if name in self.weights else {})}
+            for name in self.method
+        }
+        config.custom_hooks = [
+            hook for hook in config.get('custom_hooks') or [] if self._serves(hook, config.model.losses)
+        ]
         config.get('default_hooks', {}).pop('spectral_norm', None)
         if not self.method:
             config = bare_config(config)
@@ -72,7 +81,7 @@ class Cell:
         return config
 
     @staticmethod
-    def _serves(hook: dict, losses: Dict[str, dict]) -> bool:
+    def _serves(hook: dict, losses: dict[str, dict]) -> bool:
         """Whether a hook of the recipe has something to do in a run with these losses."""
         kind = hook['type'].split('.')[-1]
         if kind == 'ConnectorWarmupHook':
@@ -110,9 +119,19 @@ class Cell:
             runner = Runner.from_cfg(config)
             runner.train()
             seconds = time.time() - start
-            record = dict(data=self.data, recipe=self.recipe, method=list(self.method), weights=self.weights, seed=self.seed,
-                          config=self.digest(), **origin, train_seconds=round(seconds, 1), validation=curves(runner)['validation'][-1],
-                          **({} if self.selecting else measure(runner)), curves=curves(runner))
+            record = dict(
+                data=self.data,
+                recipe=self.recipe,
+                method=list(self.method),
+                weights=self.weights,
+                seed=self.seed,
+                config=self.digest(),
+                **origin,
+                train_seconds=round(seconds, 1),
+                validation=curves(runner)['validation'][-1],
+                **({} if self.selecting else measure(runner)),
+                curves=curves(runner),
+            )
             record['seconds'] = round(time.time() - start, 1)
             AtomicBackend().put_text(json.dumps(record, indent=1) + '\n', path)
             shutil.rmtree(run_dir)

@@ -1,8 +1,9 @@
 """A study's results as a picture: a dot for every seed, and the way there."""
 
+from __future__ import annotations
+
 import statistics
 from pathlib import Path
-from typing import Dict, List, Tuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,7 +12,7 @@ from .cell import method_title
 from .tables import by_method, is_guided, strongest, values
 
 
-def plot_study(records: List[dict], path: Path) -> None:
+def plot_study(records: list[dict], path: Path) -> None:
     """Draw a panel for each data set: every seed's test result, method by method, bars for the means; below it the training curves, mean
     validation result over the run, of the student alone and of the best methods without and with the Lipschitz term, unless runs were
     evaluated at their end only."""
@@ -38,11 +39,14 @@ def plot_study(records: List[dict], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def _draw_curves(axis: Axes, methods: Dict[Tuple[str, ...], List[dict]]) -> None:
+def _draw_curves(axis: Axes, methods: dict[tuple[str, ...], list[dict]]) -> None:
     chosen = {(): 'tab:gray', strongest(methods, False): 'tab:blue', strongest(methods, True): 'tab:orange'}
     for method, color in chosen.items():
         if method in methods:
-            curve = [statistics.fmean(points) for points in zip(*(record['curves']['validation'] for record in methods[method]))]
+            curve = [
+                statistics.fmean(points)
+                for points in zip(*(record['curves']['validation'] for record in methods[method]))
+            ]
             parts = [(i + 1) / len(curve) for i in range(len(curve))]
             axis.plot(parts, curve, 'o-', color=color, markersize=3, label=method_title(method))
     axis.set_xlabel('part of the training')

@@ -1,7 +1,8 @@
 """What a study reads off a trained student."""
 
+from __future__ import annotations
+
 import statistics
-from typing import Dict, List
 
 import torch
 from mmengine.runner import Runner
@@ -12,12 +13,12 @@ from mmlckd.analysis.pixels import pixel_view
 from mmlckd.analysis.robustness import robust_accuracy
 
 # What a task's result is called, and its factor to per cent.
-RESULTS = {'accuracy/top1': 1., 'pascal_voc/mAP': 100., 'coco/bbox_mAP': 100., 'mIoU': 1.}
-SIGMAS, EPSILONS = (32., 64.), (8.,)  # pixel values
+RESULTS = {'accuracy/top1': 1.0, 'pascal_voc/mAP': 100.0, 'coco/bbox_mAP': 100.0, 'mIoU': 1.0}
+SIGMAS, EPSILONS = (32.0, 64.0), (8.0,)  # pixel values
 POINTS = 50  # test images at which the local Lipschitz constant is taken
 
 
-def result_of(metrics: Dict[str, float]) -> float:
+def result_of(metrics: dict[str, float]) -> float:
     """The number a study compares, in per cent.
 
     Raises:
@@ -29,7 +30,7 @@ def result_of(metrics: Dict[str, float]) -> float:
     raise ValueError(f'the evaluation gives {", ".join(metrics)}: a study compares one of {", ".join(RESULTS)}')
 
 
-def measure(runner: Runner) -> Dict[str, float]:
+def measure(runner: Runner) -> dict[str, float]:
     """The test result; of classifiers also the training result, accuracy under noise and FGSM, and the local constant."""
     result = dict(test=result_of(runner.test()))
     if runner.cfg.get('default_scope') == 'mmpretrain':
@@ -37,19 +38,21 @@ def measure(runner: Runner) -> Dict[str, float]:
     return result
 
 
-def hub(runner: Runner, name: str) -> List[float]:
+def hub(runner: Runner, name: str) -> list[float]:
     """Every value that was logged under a name."""
     return runner.message_hub.get_scalar(name).data[0].tolist()
 
 
-def curves(runner: Runner) -> Dict[str, List[float]]:
+def curves(runner: Runner) -> dict[str, list[float]]:
     """Over training: the validation result at every evaluation, in per cent, and each epoch's mean loss."""
     name = next(name for name in RESULTS if f'val/{name}' in runner.message_hub.log_scalars)
     losses, length = hub(runner, 'train/loss'), len(runner.train_dataloader)
     if runner.cfg.train_cfg.get('by_epoch') is False or 'max_iters' in runner.cfg.train_cfg:
         length = max(1, len(losses) // 50)
-    return dict(validation=[result_of({name: value}) for value in hub(runner, f'val/{name}')],
-                loss=[round(statistics.fmean(losses[k:k + length]), 4) for k in range(0, len(losses), length)])
+    return dict(
+        validation=[result_of({name: value}) for value in hub(runner, f'val/{name}')],
+        loss=[round(statistics.fmean(losses[k : k + length]), 4) for k in range(0, len(losses), length)],
+    )
 
 
 def _train_accuracy(runner: Runner) -> float:
@@ -60,12 +63,17 @@ def _train_accuracy(runner: Runner) -> float:
     return 100 * statistics.fmean(float(sample.pred_label == sample.gt_label) for sample in samples)
 
 
-def _robustness(runner: Runner) -> Dict[str, float]:
+def _robustness(runner: Runner) -> dict[str, float]:
     student = getattr(runner.model, 'student', runner.model)
     with evaluating(student):
         view = pixel_view(student, list(runner.test_dataloader))
-        accuracies = robust_accuracy(view.function, list(zip(view.images, view.labels)), SIGMAS, EPSILONS, attacks=('fgsm',))
+        accuracies = robust_accuracy(
+            view.function, list(zip(view.images, view.labels)), SIGMAS, EPSILONS, attacks=('fgsm',)
+        )
         images = torch.cat(view.images)
-        local = local_lipschitz(view.function, images[::max(1, len(images) // POINTS)][:POINTS])
-    return {**{f'noise {sigma:g}': value for sigma, value in zip(SIGMAS, accuracies['noise'])},
-            **{f'FGSM {epsilon:g}': value for epsilon, value in zip(EPSILONS, accuracies['fgsm'])}, 'local constant': local.mean().item()}
+        local = local_lipschitz(view.function, images[:: max(1, len(images) // POINTS)][:POINTS])
+    return {
+        **{f'noise {sigma:g}': value for sigma, value in zip(SIGMAS, accuracies['noise'])},
+        **{f'FGSM {epsilon:g}': value for epsilon, value in zip(EPSILONS, accuracies['fgsm'])},
+        'local constant': local.mean().item(),
+    }

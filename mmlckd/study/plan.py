@@ -1,15 +1,17 @@
 """What a study runs and with which weights."""
 
+from __future__ import annotations
+
 import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Tuple
 
 from mmengine.config import Config
 
 from .cell import Cell, method_title
 
-Method = Tuple[str, ...]
+Method = tuple[str, ...]
 
 
 class Study:
@@ -33,33 +35,39 @@ class Study:
         if lacking:
             raise ValueError(f'study {name!r} has no {", ".join(lacking)}: see configs/study/readme.py')
         self.name = name
-        self.data: Dict[str, str] = dict(config.data)
-        self.losses: Dict[str, dict] = {key: dict(value) for key, value in config.get('losses', {}).items()}
-        self.methods: List[Method] = [tuple(method) for method in config.methods]
-        self.grid: Dict[str, list] = dict(config.get('grid', {}))
+        self.data: dict[str, str] = dict(config.data)
+        self.losses: dict[str, dict] = {key: dict(value) for key, value in config.get('losses', {}).items()}
+        self.methods: list[Method] = [tuple(method) for method in config.methods]
+        self.grid: dict[str, list] = dict(config.get('grid', {}))
         self.seeds, self.selection_seeds = list(config.seeds), list(config.get('selection_seeds', []))
         if set(self.seeds) & set(self.selection_seeds):
-            raise ValueError(f'seeds has {sorted(set(self.seeds) & set(self.selection_seeds))}, which are selection_seeds too: '
-                             'weights must be chosen on seeds that are not reported')
-        self.weights_file: Optional[Path] = Path(config.weights) if config.get('weights') else None
+            raise ValueError(
+                f'seeds has {sorted(set(self.seeds) & set(self.selection_seeds))}, which are selection_seeds too: '
+                'weights must be chosen on seeds that are not reported'
+            )
+        self.weights_file: Path | None = Path(config.weights) if config.get('weights') else None
 
-    def chosen(self) -> Dict[str, Dict[str, float]]:
+    def chosen(self) -> dict[str, dict[str, float]]:
         """Method, as names joined by '+', to the weights of its losses; empty before a selection."""
         if self.weights_file is None or not self.weights_file.is_file():
             return {}
         return {name: row['weights'] for name, row in json.loads(self.weights_file.read_text())['methods'].items()}
 
-    def cells(self) -> List[Cell]:
+    def cells(self) -> list[Cell]:
         """Those of the report, seed by seed, so that an early look has all methods."""
         chosen = self.chosen()
-        return [self._cell(data, method, chosen.get('+'.join(method), {}), seed)
-                for seed in self.seeds for data in self.data for method in self.methods]
+        return [
+            self._cell(data, method, chosen.get('+'.join(method), {}), seed)
+            for seed in self.seeds
+            for data in self.data
+            for method in self.methods
+        ]
 
-    def _cell(self, data: str, method: Method, weights: Dict[str, float], seed: int, selecting: bool = False) -> Cell:
+    def _cell(self, data: str, method: Method, weights: dict[str, float], seed: int, selecting: bool = False) -> Cell:
         losses = {name: self.losses[name] for name in method if name in self.losses}
         return Cell(data, self.data[data], method, losses, weights, seed, selecting)
 
-    def selection(self, run) -> Dict[str, dict]:
+    def selection(self, run) -> dict[str, dict]:
         """Choose each method's weights by the validation result, averaged over data sets and selection seeds.
 
         Methods are taken from the shortest to the longest. Of each, the last loss's weight is chosen from its grid; the others keep the
@@ -74,41 +82,57 @@ class Study:
         Raises:
             ValueError: A loss has no grid, or a method's beginning is no method of the study.
         """
-        chosen: Dict[str, dict] = {'': dict(weights={}, tried=[])}
+        chosen: dict[str, dict] = {'': dict(weights={}, tried=[])}
         for length in range(1, 1 + max(map(len, self.methods))):
-            candidates: Dict[Tuple[Method, float], List[Cell]] = {}
+            candidates: dict[tuple[Method, float], list[Cell]] = {}
             for method in (method for method in self.methods if len(method) == length):
                 start, last = '+'.join(method[:-1]), method[-1]
                 if start not in chosen or not self.grid.get(last):
-                    raise ValueError(f'method {method_title(method)!r} cannot be tuned: grid needs weights of {last!r}, and methods needs '
-                                     f'{method_title(method[:-1])!r}')
+                    raise ValueError(
+                        f'method {method_title(method)!r} cannot be tuned: grid needs weights of {last!r}, and methods needs '
+                        f'{method_title(method[:-1])!r}'
+                    )
                 for weight in self.grid[last]:
                     weights = {**chosen[start]['weights'], last: weight}
-                    candidates[method, weight] = [self._cell(data, method, weights, seed, selecting=True)
-                                                  for data in self.data for seed in self.selection_seeds]
+                    candidates[method, weight] = [
+                        self._cell(data, method, weights, seed, selecting=True)
+                        for data in self.data
+                        for seed in self.selection_seeds
+                    ]
             records = iter(run([cell for cells in candidates.values() for cell in cells]))
-            scores = {key: statistics.fmean(next(records)['validation'] for _ in cells) for key, cells in candidates.items()}
+            scores = {
+                key: statistics.fmean(next(records)['validation'] for _ in cells) for key, cells in candidates.items()
+            }
             for method in dict.fromkeys(method for method, _ in scores):
                 tried = [[weight, round(score, 3)] for (other, weight), score in scores.items() if other == method]
                 best = max(tried, key=lambda pair: pair[1])[0]
-                chosen['+'.join(method)] = dict(weights={**chosen['+'.join(method[:-1])]['weights'], method[-1]: best}, tried=tried)
+                chosen['+'.join(method)] = dict(
+                    weights={**chosen['+'.join(method[:-1])]['weights'], method[-1]: best}, tried=tried
+                )
         return chosen
 
 
-def restricted(study: Study, data: Optional[Sequence[str]], methods: Optional[Sequence[str]], seeds: Optional[Sequence[int]]) -> Study:
+def restricted(
+    study: Study, data: Sequence[str] | None, methods: Sequence[str] | None, seeds: Sequence[int] | None
+) -> Study:
     """The study with what a command line names in place of its own: data sets by title or recipes by path, methods, seeds.
 
     Raises:
         ValueError: A seed is one of those that the weights were chosen on.
     """
     if data:
-        study.data = {title: path for name in data
-                      for title, path in ([(name, study.data[name])] if name in study.data else [(Path(name).stem, name)])}
+        study.data = {
+            title: path
+            for name in data
+            for title, path in ([(name, study.data[name])] if name in study.data else [(Path(name).stem, name)])
+        }
     if methods:
         study.methods = [tuple(filter(None, name.split('+'))) if name != 'alone' else () for name in methods]
     if seeds:
         shared = set(seeds) & set(study.selection_seeds)
         if shared and study.weights_file:
-            raise ValueError(f'--seeds has {sorted(shared)}, which are selection_seeds too: weights were chosen on them, report others')
+            raise ValueError(
+                f'--seeds has {sorted(shared)}, which are selection_seeds too: weights were chosen on them, report others'
+            )
         study.seeds = list(seeds)
     return study

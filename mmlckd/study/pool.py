@@ -1,22 +1,35 @@
 """Cells, several at a time, each in a process of its own."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import multiprocessing
 import os
 import traceback
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Callable, List, Optional, Sequence
+from typing import Callable
 
 import torch
 
 from .cell import Cell
 
-_IMPORTED = ['torch', 'scipy.stats', 'matplotlib.pyplot', 'mmengine.runner', 'mmengine.visualization', 'mmcv', 'mmlckd.study']
+_IMPORTED = [
+    'torch',
+    'scipy.stats',
+    'matplotlib.pyplot',
+    'mmengine.runner',
+    'mmengine.visualization',
+    'mmcv',
+    'mmlckd.study',
+]
 
 
-def run_all(cells: Sequence[Cell], work_dir: Path, origin: dict, jobs: int, done: Callable[[Cell, dict], None]) -> List[dict]:
+def run_all(
+    cells: Sequence[Cell], work_dir: Path, origin: dict, jobs: int, done: Callable[[Cell, dict], None]
+) -> list[dict]:
     """Run what has no record yet, and return the records in the cells' order.
 
     Every cell has a process, a fork of one that has the libraries imported, and writes its output to ``log.txt`` in its folder.
@@ -42,15 +55,19 @@ def run_all(cells: Sequence[Cell], work_dir: Path, origin: dict, jobs: int, done
     threads = max(1, (os.cpu_count() or 1) // jobs)
     os.environ.setdefault('OMP_NUM_THREADS', str(threads))  # read where the server imports torch
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload([*_IMPORTED, *{f'{scope}.models' for scope in {cells[i].config().default_scope for i in waiting}}])
+    context.set_forkserver_preload(
+        [*_IMPORTED, *{f'{scope}.models' for scope in {cells[i].config().default_scope for i in waiting}}]
+    )
 
     def run(i: int) -> int:
         process = context.Process(target=_in_process, args=(cells[i], folders[i], origin, threads))
         process.start()
         process.join()
         if process.exitcode or not (folders[i] / 'record.json').is_file():
-            raise RuntimeError(f'the training of {cells[i].method or "the student alone"} on {cells[i].data}, seed {cells[i].seed}, failed '
-                               f'(exit code {process.exitcode}): its log is {folders[i] / "log.txt"}')
+            raise RuntimeError(
+                f'the training of {cells[i].method or "the student alone"} on {cells[i].data}, seed {cells[i].seed}, failed '
+                f'(exit code {process.exitcode}): its log is {folders[i] / "log.txt"}'
+            )
         return i
 
     with ThreadPoolExecutor(jobs) as pool:
@@ -65,7 +82,7 @@ def run_all(cells: Sequence[Cell], work_dir: Path, origin: dict, jobs: int, done
     return records
 
 
-def _record(cell: Cell, folder: Path) -> Optional[dict]:
+def _record(cell: Cell, folder: Path) -> dict | None:
     """What is on the disk of a finished cell, under the data set's present title."""
     path = folder / 'record.json'
     return {**json.loads(path.read_text()), 'data': cell.data} if path.is_file() else None

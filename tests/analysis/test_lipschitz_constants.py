@@ -1,5 +1,7 @@
 """Lower bound <= truth <= upper bound, and closed forms for each."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -29,7 +31,12 @@ def randomised(model, seed):
         model.init_weights()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            for tensor, low in ((module.weight, 0.5), (module.bias, -0.5), (module.running_mean, -0.5), (module.running_var, 0.5)):
+            for tensor, low in (
+                (module.weight, 0.5),
+                (module.bias, -0.5),
+                (module.running_mean, -0.5),
+                (module.running_var, 0.5),
+            ):
                 tensor.data.uniform_(low, low + 1, generator=generator)
     model.eval()  # mmpretrain's ResNet returns nothing here
     return model.double()
@@ -41,11 +48,13 @@ def test_two_linear_layers_have_the_norm_of_their_product():
     value = local_lipschitz(net, torch.randn(3, 6, dtype=torch.float64), num_iters=6)  # as many as inputs: exact
     assert torch.allclose(value, truth.expand(3), rtol=1e-9)
     bound = product_bound(net, lambda: net(torch.randn(1, 6, dtype=torch.float64))).value
-    assert bound == pytest.approx((torch.linalg.matrix_norm(net[0].weight, 2) * torch.linalg.matrix_norm(net[1].weight, 2)).item())
+    assert bound == pytest.approx(
+        (torch.linalg.matrix_norm(net[0].weight, 2) * torch.linalg.matrix_norm(net[1].weight, 2)).item()
+    )
 
 
 def test_a_diagonal_jacobian_has_its_largest_entry():
-    inputs = torch.tensor([[0.5, 1., 2.], [0.1, 3., -1.]], dtype=torch.float64)
+    inputs = torch.tensor([[0.5, 1.0, 2.0], [0.1, 3.0, -1.0]], dtype=torch.float64)
     assert torch.allclose(local_lipschitz(torch.sin, inputs, num_iters=3), inputs.cos().abs().amax(1))
 
 
@@ -62,12 +71,19 @@ def test_samples_do_not_mix_and_the_value_comes_from_below():
     assert torch.allclose(local_lipschitz(function, inputs[1:2], 5), few[1:2])
 
 
-@pytest.mark.parametrize('exact, pool', [  # exact where windows do not overlap
-    (True, nn.AvgPool2d(2)), (True, nn.AvgPool2d((2, 1))), (False, nn.AvgPool2d(3, 2)),
-    (True, nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False)),  # the last window is one pixel: 1, not 1 / 2
-    (False, nn.AvgPool2d(3, 1, 1, count_include_pad=False)),  # windows at the border divide by fewer
-    (True, nn.AvgPool2d(2, divisor_override=1)),  # sums of four: 2
-    (True, nn.AdaptiveAvgPool2d(1)), (False, nn.AdaptiveAvgPool2d(3))])
+@pytest.mark.parametrize(
+    'exact, pool',
+    [  # exact where windows do not overlap
+        (True, nn.AvgPool2d(2)),
+        (True, nn.AvgPool2d((2, 1))),
+        (False, nn.AvgPool2d(3, 2)),
+        (True, nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False)),  # the last window is one pixel: 1, not 1 / 2
+        (False, nn.AvgPool2d(3, 1, 1, count_include_pad=False)),  # windows at the border divide by fewer
+        (True, nn.AvgPool2d(2, divisor_override=1)),  # sums of four: 2
+        (True, nn.AdaptiveAvgPool2d(1)),
+        (False, nn.AdaptiveAvgPool2d(3)),
+    ],
+)
 def test_mean_poolings_against_their_matrices(exact, pool):
     columns = pool(torch.eye(49, dtype=torch.float64).view(49, 1, 7, 7)).flatten(1)
     truth = torch.linalg.matrix_norm(columns, 2).item()
@@ -84,7 +100,7 @@ def test_maximum_poolings_stretch_no_further(pool, windows):
     assert ((pool(one) - pool(other)).flatten(1).norm(dim=1) <= bound * (one - other).flatten(1).norm(dim=1)).all()
     spike = torch.zeros(1, 1, 9, 9)
     spike[..., 3, 3] = 1  # lies in so many windows: the bound is reached
-    assert (pool(spike) - pool(0 * spike)).norm().item() == pytest.approx(bound) == pytest.approx(windows ** 0.5)
+    assert (pool(spike) - pool(0 * spike)).norm().item() == pytest.approx(bound) == pytest.approx(windows**0.5)
 
 
 def test_a_shortcut_that_averages_an_odd_size():
@@ -97,13 +113,21 @@ def test_a_residual_block_adds_its_shortcut():
     net = randomised(CifarResNet(20), 1)
     block = net.layer1[0]
     x = torch.randn(1, 16, 6, 6, dtype=torch.float64)
-    parts = [product_bound(part, lambda part=part: part(x)).value for part in (block.conv1, block.bn1, block.conv2, block.bn2)]
+    parts = [
+        product_bound(part, lambda part=part: part(x)).value
+        for part in (block.conv1, block.bn1, block.conv2, block.bn2)
+    ]
     assert product_bound(block, lambda: block(x)).value == pytest.approx(parts[0] * parts[1] * parts[2] * parts[3] + 1)
     for part in parts:
         assert part > 0
 
 
-NETS = [lambda: WideResNet(10), lambda: PyramidNet(8, 6), lambda: PyramidNet(11, 6, bottleneck=True), lambda: CifarResNet(20)]
+NETS = [
+    lambda: WideResNet(10),
+    lambda: PyramidNet(8, 6),
+    lambda: PyramidNet(11, 6, bottleneck=True),
+    lambda: CifarResNet(20),
+]
 
 
 @settings(max_examples=10, deadline=None)
@@ -125,9 +149,17 @@ def test_the_truth_lies_between_the_bounds(net, seed):
 def test_a_classifier_is_bounded_to_its_logits():
     init_default_scope('mmpretrain')
     __import__('mmpretrain.models')
-    model = randomised(MODELS.build(dict(
-        type='ImageClassifier', backbone=dict(type='ResNet', depth=18, base_channels=16, stem_channels=16),
-        neck=dict(type='GlobalAveragePooling'), head=dict(type='LinearClsHead', num_classes=5, in_channels=128))), 2)
+    model = randomised(
+        MODELS.build(
+            dict(
+                type='ImageClassifier',
+                backbone=dict(type='ResNet', depth=18, base_channels=16, stem_channels=16),
+                neck=dict(type='GlobalAveragePooling'),
+                head=dict(type='LinearClsHead', num_classes=5, in_channels=128),
+            )
+        ),
+        2,
+    )
     inputs = torch.randn(2, 3, 32, 32, dtype=torch.float64)
     local = local_lipschitz(lambda x: model(x, mode='tensor'), inputs)
     bound = product_bound(model, lambda: model(inputs[:1], mode='tensor'))
@@ -137,7 +169,10 @@ def test_a_classifier_is_bounded_to_its_logits():
 def test_what_is_not_understood_is_named():
     net = nn.Sequential(nn.Linear(3, 3), nn.Sequential(nn.Softplus(), nn.Linear(3, 2)))
     assert product_bound(net, lambda: net(torch.zeros(1, 3))) == (None, ['1.0 (Softplus)'])
-    assert product_bound(net[0], lambda: None) == (None, ['the network (it was not called, so its input size is not known)'])
+    assert product_bound(net[0], lambda: None) == (
+        None,
+        ['the network (it was not called, so its input size is not known)'],
+    )
 
 
 class Tenfold(nn.Sequential):
@@ -158,8 +193,17 @@ def test_a_forward_of_ones_own_is_not_understood_and_an_inherited_one_is():
 
 def test_what_ran_and_was_not_counted_is_named():
     __import__('mmseg.models')
-    config = dict(type='mmseg.ResNet', depth=18, base_channels=4, stem_channels=4, num_stages=2, strides=(1, 2), dilations=(1, 1),
-                  out_indices=(0,), init_cfg=None)  # the second stage runs, for nothing: it need not be counted
+    config = dict(
+        type='mmseg.ResNet',
+        depth=18,
+        base_channels=4,
+        stem_channels=4,
+        num_stages=2,
+        strides=(1, 2),
+        dilations=(1, 1),
+        out_indices=(0,),
+        init_cfg=None,
+    )  # the second stage runs, for nothing: it need not be counted
     plugin = dict(cfg=dict(type='ContextBlock', ratio=1 / 4), stages=(True, False), position='after_conv3')
     plain, plugged = MODELS.build(config), MODELS.build(dict(config, depth=50, plugins=[plugin]))
     plain.eval(), plugged.eval()
@@ -175,15 +219,20 @@ def test_one_layer_at_growing_sizes_counts_at_each():
     net, x = nn.Sequential(conv, conv, conv), torch.zeros(1, 1, 3, 3, dtype=torch.float64)
     truth = jacobian_norms(net, x).item()
     alone = product_bound(conv, lambda: conv(x)).value
-    assert alone ** 3 < truth <= product_bound(net, lambda: net(x)).value  # the norm at 3 px, which is the smallest, is none
+    assert (
+        alone**3 < truth <= product_bound(net, lambda: net(x)).value
+    )  # the norm at 3 px, which is the smallest, is none
 
 
 def test_slopes_and_batch_norms_of_every_kind():
-    net = nn.Sequential(nn.LeakyReLU(3.), nn.BatchNorm1d(2, affine=False)).eval()
-    net[1].running_var[:] = torch.tensor([4., 16.])
+    net = nn.Sequential(nn.LeakyReLU(3.0), nn.BatchNorm1d(2, affine=False)).eval()
+    net[1].running_var[:] = torch.tensor([4.0, 16.0])
     assert product_bound(net, lambda: net(torch.zeros(1, 2))).value == pytest.approx(3 / 2, rel=1e-5)
     norm = nn.BatchNorm1d(2, track_running_stats=False).eval()
-    assert product_bound(norm, lambda: norm(torch.zeros(2, 2))) == (None, ['the network (it has no running statistics)'])
+    assert product_bound(norm, lambda: norm(torch.zeros(2, 2))) == (
+        None,
+        ['the network (it has no running statistics)'],
+    )
 
 
 def test_attention_has_a_local_constant():
@@ -191,7 +240,9 @@ def test_attention_has_a_local_constant():
         return nn.functional.scaled_dot_product_attention(x, x, x)
 
     inputs = torch.randn(2, 1, 5, 4, dtype=torch.float64)
-    assert torch.allclose(local_lipschitz(attend, inputs), jacobian_norms(attend, inputs), rtol=1e-9)  # 20 inputs: exact
+    assert torch.allclose(
+        local_lipschitz(attend, inputs), jacobian_norms(attend, inputs), rtol=1e-9
+    )  # 20 inputs: exact
 
 
 def test_reading_leaves_no_hooks_behind():

@@ -1,5 +1,7 @@
 """What is said about one network: in which units, of which networks, and what is left as it was."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from mmengine.registry import init_default_scope
@@ -8,38 +10,53 @@ from torch import nn
 from mmlckd.analysis import Options, analyze
 from mmlckd.registry import MODELS
 
-OPTIONS = Options(num_iters=4, sigmas=[0.], epsilons=[2.])
+OPTIONS = Options(num_iters=4, sigmas=[0.0], epsilons=[2.0])
 
 
-def classifier(std=50., **kwargs):
+def classifier(std=50.0, **kwargs):
     __import__('mmpretrain.models')
     init_default_scope('mmpretrain')
-    return MODELS.build({**dict(
-        type='ImageClassifier', data_preprocessor=dict(type='ClsDataPreprocessor', mean=[100.] * 3, std=[std] * 3),
-        backbone=dict(type='mmlckd.WideResNet', depth=10), neck=dict(type='GlobalAveragePooling'),
-        head=dict(type='LinearClsHead', num_classes=3, in_channels=64)), **kwargs})
+    return MODELS.build(
+        {
+            **dict(
+                type='ImageClassifier',
+                data_preprocessor=dict(type='ClsDataPreprocessor', mean=[100.0] * 3, std=[std] * 3),
+                backbone=dict(type='mmlckd.WideResNet', depth=10),
+                neck=dict(type='GlobalAveragePooling'),
+                head=dict(type='LinearClsHead', num_classes=3, in_channels=64),
+            ),
+            **kwargs,
+        }
+    )
 
 
 def batch():
     from mmpretrain.structures import DataSample
+
     images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     return dict(inputs=list(images), data_samples=[DataSample().set_gt_label(label) for label in (0, 2)])
 
 
 def test_the_same_function_of_pixels_has_the_same_constants_however_it_normalises():
     one, data = classifier(), batch()
-    other = classifier(std=5.)
+    other = classifier(std=5.0)
     other.load_state_dict(one.state_dict())
     other.backbone.conv1.weight.data /= 10  # its input is ten times as large
     results = [analyze(model, [data], None, (3, 8, 8), OPTIONS) for model in (one, other)]
     assert results[0]['local'] == pytest.approx(results[1]['local'], rel=1e-4)
-    assert results[0]['bound'] == pytest.approx(results[1]['bound'], rel=1e-4) and max(results[0]['local']) < results[0]['bound']
+    assert (
+        results[0]['bound'] == pytest.approx(results[1]['bound'], rel=1e-4)
+        and max(results[0]['local']) < results[0]['bound']
+    )
     assert results[0]['robustness'] == results[1]['robustness']
 
 
 def test_the_unit_is_a_pixel_value():
-    model = classifier(backbone=dict(type='mmpretrain.LeNet5', num_classes=-1), neck=None, data_preprocessor=dict(
-        type='ClsDataPreprocessor', mean=[0.], std=[4.]))
+    model = classifier(
+        backbone=dict(type='mmpretrain.LeNet5', num_classes=-1),
+        neck=None,
+        data_preprocessor=dict(type='ClsDataPreprocessor', mean=[0.0], std=[4.0]),
+    )
     model.backbone = Identity()
     model.head.fc = nn.Linear(3 * 8 * 8, 3)
     result = analyze(model, [batch()], None, (3, 8, 8), OPTIONS._replace(num_iters=20))
@@ -53,12 +70,18 @@ class Identity(nn.Module):
 
 
 def test_nothing_is_left_changed_and_recomputed_activations_are_no_trouble():
-    model = classifier(backbone=dict(type='ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4, with_cp=True),
-                       head=dict(type='LinearClsHead', num_classes=3, in_channels=32)).train()
+    model = classifier(
+        backbone=dict(type='ResNet_CIFAR', depth=18, base_channels=4, stem_channels=4, with_cp=True),
+        head=dict(type='LinearClsHead', num_classes=3, in_channels=32),
+    ).train()
     model.backbone.layer2.eval()
     modes = [module.training for module in model.modules()]
     result = analyze(model, [batch()], ['backbone.layer1', 'backbone.layer2'], (3, 8, 8), OPTIONS)
-    assert min(result['local']) > 0 and result['taps'] == ['backbone.layer1', 'backbone.layer2'] and result['size'] == [8, 8]
+    assert (
+        min(result['local']) > 0
+        and result['taps'] == ['backbone.layer1', 'backbone.layer2']
+        and result['size'] == [8, 8]
+    )
     assert [module.training for module in model.modules()] == modes and model.backbone.layer1[0].with_cp
 
 
@@ -93,11 +116,16 @@ def test_classifiers_of_every_kind(change):
             del sample.gt_label
     result = analyze(model, [data], None, (3, 8, 8), OPTIONS)
     assert ('robustness' in result) == (change == 'own class') and len(result['local']) == 2
-    assert result['of'] == ('last map of the backbone' if change == 'no head' else 'logits') and max(result['local']) < result['bound']
+    assert (
+        result['of'] == ('last map of the backbone' if change == 'no head' else 'logits')
+        and max(result['local']) < result['bound']
+    )
 
 
 def test_a_layer_of_zeros_has_rank_zero():
     model = classifier()
     nn.init.zeros_(model.head.fc.weight)
     result = analyze(model, [batch()], None, (3, 8, 8), OPTIONS)
-    assert result['layers']['head.fc'] == dict(operator_norm=0., reshaped_norm=0., stable_rank=0.) and result['local'] == [0., 0.]
+    assert result['layers']['head.fc'] == dict(operator_norm=0.0, reshaped_norm=0.0, stable_rank=0.0) and result[
+        'local'
+    ] == [0.0, 0.0]

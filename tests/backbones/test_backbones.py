@@ -1,5 +1,7 @@
 """Networks of the CIFAR experiments: sizes of the published table, stages, freezing."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from torch import nn
@@ -8,11 +10,20 @@ from mmlckd.backbones import CifarResNet, PyramidNet, WideResNet
 
 # Parameters in millions with a 100-class head: OFD's README, which cuts after the second decimal (REFERENCE.md, section 2).
 SIZES = [
-    (lambda: WideResNet(28, 4), 256, 5.87), (lambda: WideResNet(16, 4), 256, 2.77), (lambda: WideResNet(28, 2), 128, 1.47),
-    (lambda: WideResNet(16, 2), 128, 0.70), (lambda: CifarResNet(56), 64, 0.86),
-    (lambda: PyramidNet(200, 240, bottleneck=True), 1024, 26.84), (lambda: PyramidNet(110, 84), 100, 3.91)]
-SMALL = [lambda **kwargs: WideResNet(10, 1, **kwargs), lambda **kwargs: PyramidNet(8, 6, **kwargs),
-         lambda **kwargs: PyramidNet(11, 6, bottleneck=True, **kwargs), lambda **kwargs: CifarResNet(20, **kwargs)]
+    (lambda: WideResNet(28, 4), 256, 5.87),
+    (lambda: WideResNet(16, 4), 256, 2.77),
+    (lambda: WideResNet(28, 2), 128, 1.47),
+    (lambda: WideResNet(16, 2), 128, 0.70),
+    (lambda: CifarResNet(56), 64, 0.86),
+    (lambda: PyramidNet(200, 240, bottleneck=True), 1024, 26.84),
+    (lambda: PyramidNet(110, 84), 100, 3.91),
+]
+SMALL = [
+    lambda **kwargs: WideResNet(10, 1, **kwargs),
+    lambda **kwargs: PyramidNet(8, 6, **kwargs),
+    lambda **kwargs: PyramidNet(11, 6, bottleneck=True, **kwargs),
+    lambda **kwargs: CifarResNet(20, **kwargs),
+]
 NAMES = ['wide', 'pyramid', 'bottleneck', 'resnet']
 
 
@@ -22,7 +33,7 @@ def test_parameters_of_the_published_table(build, channels, millions):
     head = 100 * (channels + 1)
     assert (sum(parameter.numel() for parameter in backbone.parameters()) + head) // 10_000 == round(100 * millions)
     backbone.eval()
-    last, = backbone(torch.zeros(1, 3, 32, 32))
+    (last,) = backbone(torch.zeros(1, 3, 32, 32))
     assert last.shape == (1, channels, 8, 8)
 
 
@@ -34,8 +45,14 @@ def test_stages_and_initialisation(build):
     assert [feat.shape[2] for feat in maps] == [16, 8, 4]
     assert maps[2].min() == 0  # after a ReLU
     conv = backbone.conv1
-    assert conv.weight.std().item() == pytest.approx((2 / (9 * conv.out_channels))**0.5, rel=0.15)  # 432 draws: 3.4 % is one sigma
-    assert all((norm.weight == 1).all() and (norm.bias == 0).all() for norm in backbone.modules() if isinstance(norm, nn.BatchNorm2d))
+    assert conv.weight.std().item() == pytest.approx(
+        (2 / (9 * conv.out_channels)) ** 0.5, rel=0.15
+    )  # 432 draws: 3.4 % is one sigma
+    assert all(
+        (norm.weight == 1).all() and (norm.bias == 0).all()
+        for norm in backbone.modules()
+        if isinstance(norm, nn.BatchNorm2d)
+    )
 
 
 @pytest.mark.parametrize('build', SMALL, ids=NAMES)
@@ -66,10 +83,16 @@ def test_a_pyramid_shortcut_is_the_input_averaged_and_padded_with_zeros():
     assert torch.allclose(out[:, :18], nn.functional.avg_pool2d(x, 2)) and not out[:, 18:].any()
 
 
-@pytest.mark.parametrize('build, message', [
-    (lambda: WideResNet(17), 'depth is 17: WideResNet needs 6 n'), (lambda: PyramidNet(112, 84, bottleneck=True), r'depth is 112: PyramidNet needs 9 n \+ 2'),
-    (lambda: PyramidNet(110, 0), 'alpha is 0'), (lambda: WideResNet(10, out_indices=(3,)), 'stages are 0, 1 and 2'),
-    (lambda: PyramidNet(8, 6, frozen_stages=3), 'frozen_stages 3')])
+@pytest.mark.parametrize(
+    'build, message',
+    [
+        (lambda: WideResNet(17), 'depth is 17: WideResNet needs 6 n'),
+        (lambda: PyramidNet(112, 84, bottleneck=True), r'depth is 112: PyramidNet needs 9 n \+ 2'),
+        (lambda: PyramidNet(110, 0), 'alpha is 0'),
+        (lambda: WideResNet(10, out_indices=(3,)), 'stages are 0, 1 and 2'),
+        (lambda: PyramidNet(8, 6, frozen_stages=3), 'frozen_stages 3'),
+    ],
+)
 def test_wrong_arguments_are_named(build, message):
     with pytest.raises(ValueError, match=message):
         build()

@@ -1,5 +1,7 @@
 """Batches that detectors meet: images of different sizes, multi-scale training, images without objects."""
 
+from __future__ import annotations
+
 import copy
 
 import pytest
@@ -13,6 +15,7 @@ from mmlckd.registry import MODELS
 @pytest.fixture
 def detector():
     from conftest import _detection
+
     __import__('mmdet.models')
     init_default_scope('mmdet')
 
@@ -21,17 +24,28 @@ def detector():
         for model in (student, teacher):
             model.data_preprocessor.update(preprocessing)
         torch.manual_seed(0)
-        return MODELS.build(dict(
-            type='mmlckd.LipschitzDistiller', student=student, teacher=dict(model=teacher), taps='resnet_preact',
-            losses=dict(ofd=dict(type='mmlckd.OFDLoss', loss_weight=1e-5, connectors=True),
-                        lipschitz=dict(type='mmlckd.LipschitzKDLoss', connectors=True)))).train()
+        return MODELS.build(
+            dict(
+                type='mmlckd.LipschitzDistiller',
+                student=student,
+                teacher=dict(model=teacher),
+                taps='resnet_preact',
+                losses=dict(
+                    ofd=dict(type='mmlckd.OFDLoss', loss_weight=1e-5, connectors=True),
+                    lipschitz=dict(type='mmlckd.LipschitzKDLoss', connectors=True),
+                ),
+            )
+        ).train()
 
     return build
 
 
 def step(model, sizes, num_items):
     from mmdet.testing import demo_mm_inputs
-    data = model.data_preprocessor(demo_mm_inputs(len(sizes), [[3, *size] for size in sizes], num_items=num_items, num_classes=3), True)
+
+    data = model.data_preprocessor(
+        demo_mm_inputs(len(sizes), [[3, *size] for size in sizes], num_items=num_items, num_classes=3), True
+    )
     before = [copy.deepcopy(sample) for sample in data['data_samples']]
     losses = model(**data, mode='loss')
     total, _ = model.parse_losses(losses)
@@ -53,7 +67,9 @@ def test_images_without_objects(detector, num_items):
 
 def test_multi_scale_training(detector):
     MessageHub.get_current_instance().update_info('iter', 0)  # which a runner keeps
-    model = detector(batch_augments=[dict(type='BatchSyncRandomResize', random_size_range=(128, 129), size_divisor=32, interval=1)])
+    model = detector(
+        batch_augments=[dict(type='BatchSyncRandomResize', random_size_range=(128, 129), size_divisor=32, interval=1)]
+    )
     assert tuple(step(model, [(64, 64)], [1])[0]['inputs'].shape[2:]) == (64, 64)
     # the size drawn after the first step holds for the next; teacher and student see the same images
     assert tuple(step(model, [(64, 64)], [1])[0]['inputs'].shape[2:]) == (128, 128)
@@ -63,14 +79,16 @@ def test_targets_are_what_the_student_alone_would_leave(detector):
     model = detector()
     data, before, losses = step(model, [(64, 64), (64, 64)], [2, 1])
     for one, other in zip(before, data['data_samples']):
-        assert torch.equal(one.gt_instances.labels, other.gt_instances.labels) and len(one.gt_instances) == len(other.gt_instances)
+        assert torch.equal(one.gt_instances.labels, other.gt_instances.labels) and len(one.gt_instances) == len(
+            other.gt_instances
+        )
         assert one.metainfo.keys() == other.metainfo.keys()
     assert {'loss_rpn_cls', 'loss_rpn_bbox', 'loss_cls', 'loss_bbox'} < set(losses)
 
 
 def test_the_teachers_heads_never_run(detector):
     model, fired = detector(), []
-    for name, module in model.teacher.model.named_modules():
+    for name, module in model.distiller.teacher.model.named_modules():
         if name.startswith(('neck', 'rpn_head', 'roi_head')):
             module.register_forward_hook(lambda *_, name=name: fired.append(name))
     step(model, [(64, 64)], [1])

@@ -1,5 +1,7 @@
 """Distillation in each of the three task families."""
 
+from __future__ import annotations
+
 import copy
 import sys
 
@@ -12,11 +14,18 @@ from mmengine.runner.checkpoint import get_state_dict
 from mmlckd.registry import MODELS
 
 
-def distiller(family, loss_weight=1., taps=STAGES, **losses):
+def distiller(family, loss_weight=1.0, taps=STAGES, **losses):
     torch.manual_seed(0)
     losses = dict(lipschitz=dict(type='mmlckd.LipschitzKDLoss', loss_weight=loss_weight, connectors=True), **losses)
-    return MODELS.build(dict(type='mmlckd.LipschitzDistiller', student=copy.deepcopy(family.student),
-                             teacher=dict(model=copy.deepcopy(family.teacher)), taps=taps, losses=losses))
+    return MODELS.build(
+        dict(
+            type='mmlckd.LipschitzDistiller',
+            student=copy.deepcopy(family.student),
+            teacher=dict(model=copy.deepcopy(family.teacher)),
+            taps=taps,
+            losses=losses,
+        )
+    )
 
 
 def losses_of(model, family):
@@ -27,18 +36,18 @@ def losses_of(model, family):
 
 def test_distillation_gradient_reaches_the_student_and_never_the_teacher(family):
     model = distiller(family).train()
-    model.teacher.load()
-    before = copy.deepcopy(model.teacher.model.state_dict())
+    model.distiller.teacher.load()
+    before = copy.deepcopy(model.distiller.teacher.model.state_dict())
     losses_of(model, family)['distiller.loss_lipschitz'].backward()
     first = next(model.backbone.layer1.parameters())
     assert first.grad.norm() > 0
-    assert all(parameter.grad is None for parameter in model.teacher.model.parameters())
-    assert all(torch.equal(value, before[key]) for key, value in model.teacher.model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.distiller.teacher.model.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in model.distiller.teacher.model.state_dict().items())
 
 
 def test_a_step_with_weight_zero_gives_other_weights(family):
     weights = []
-    for loss_weight in (0., 1.):
+    for loss_weight in (0.0, 1.0):
         model = distiller(family, loss_weight).train()
         optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
         torch.manual_seed(1)
@@ -49,17 +58,29 @@ def test_a_step_with_weight_zero_gives_other_weights(family):
 
 def test_student_losses_keep_their_names_and_values(family):
     model = distiller(family).train()
+    model.distiller.teacher.load()  # draws random numbers
+    before = copy.deepcopy(model.state_dict())
     losses = losses_of(model, family)
     torch.manual_seed(1)
     data = model.data_preprocessor(copy.deepcopy(family.batch), True)
-    alone = copy.deepcopy(model.student).loss(data['inputs'], data['data_samples'])
+    stock = MODELS.build(copy.deepcopy(family.student))
+    stock.load_state_dict({key: value for key, value in before.items() if not key.startswith('distiller.')})
+    torch.manual_seed(1)
+    alone = stock.train()(**data, mode='loss')
     assert set(losses) == {*alone, 'distiller.loss_lipschitz'}
+    flat = {name: value for name, value in alone.items() if isinstance(value, torch.Tensor)}
+    assert flat and all(torch.equal(value, losses[name]) for name, value in flat.items())
 
 
 def test_teacher_stops_after_its_deepest_tap(family):
     model = distiller(family).train()
-    later = model.teacher.model.neck if family.name == 'detection' else \
-        model.teacher.model.decode_head.conv_seg if family.name == 'segmentation' else model.teacher.model.head.fc
+    later = (
+        model.distiller.teacher.model.neck
+        if family.name == 'detection'
+        else model.distiller.teacher.model.decode_head.conv_seg
+        if family.name == 'segmentation'
+        else model.distiller.teacher.model.head.fc
+    )
     fired = []
     later.register_forward_hook(lambda *_: fired.append(1))
     losses_of(model, family)
@@ -82,12 +103,16 @@ def test_checkpoint_is_a_student_checkpoint(family):
 
 def test_predict_is_the_students(family):
     model = distiller(family).eval()
+    stock = MODELS.build(copy.deepcopy(family.student)).eval()
+    stock.load_state_dict({key: value for key, value in model.state_dict().items() if not key.startswith('distiller.')})
     with torch.no_grad():
-        ours, theirs = (network.test_step(copy.deepcopy(family.batch)) for network in (model, model.student))
+        ours, theirs = (network.test_step(copy.deepcopy(family.batch)) for network in (model, stock))
     field = dict(classification='pred_score', segmentation='seg_logits', detection='pred_instances')[family.name]
     for one, other in zip(ours, theirs):
         one, other = one.get(field), other.get(field)
-        one, other = (getattr(value, 'data', value) if family.name != 'detection' else value.scores for value in (one, other))
+        one, other = (
+            getattr(value, 'data', value) if family.name != 'detection' else value.scores for value in (one, other)
+        )
         assert torch.equal(one, other)
 
 
@@ -104,6 +129,7 @@ def test_a_step_never_waits_for_the_device(family, monkeypatch):
             if caller.f_code.co_filename.startswith(package):
                 waited.append(f'{name} in {caller.f_code.co_filename}:{caller.f_lineno}')
             return original(*args, **kwargs)
+
         return method
 
     for name in ('item', 'cpu', 'tolist', 'numpy', 'nonzero', '__bool__', '__int__', '__float__', '__index__'):
@@ -116,8 +142,20 @@ def test_a_step_never_waits_for_the_device(family, monkeypatch):
 @pytest.mark.parametrize('taps', ['resnet_preact', dict(student=STAGES, teacher='resnet_preact')])
 def test_preset_taps(family, taps):
     losses = dict(lipschitz=dict(type='mmlckd.LipschitzKDLoss'))
-    model = MODELS.build(dict(type='mmlckd.LipschitzDistiller', student=family.student, teacher=dict(model=family.teacher), taps=taps, losses=losses))
-    assert len(model.entries[0].teacher_taps) == 4
+    model = MODELS.build(
+        dict(
+            type='mmlckd.LipschitzDistiller',
+            student=family.student,
+            teacher=dict(model=family.teacher),
+            taps=taps,
+            losses=losses,
+        )
+    )
+    assert len(model.distiller.entries[0].teacher_taps) == 4
     assert losses_of(model.train(), family)['distiller.loss_lipschitz'] > 0
     # pre-activation maps keep their negative part: the in-place ReLU after them no longer overwrites it
-    assert not any(module.inplace for name, module in model.teacher.model.named_modules() if name.endswith('layer4.2.relu'))
+    assert not any(
+        module.inplace
+        for name, module in model.distiller.teacher.model.named_modules()
+        if name.endswith('layer4.2.relu')
+    )

@@ -1,5 +1,7 @@
 """The iteration behind both norms, against dense eigensolvers."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 
@@ -48,10 +50,10 @@ def test_zero_start_gives_zero():
     assert vector[0].norm() > 0.99 and vector[1].norm() == 0
 
 
-@pytest.mark.parametrize('scale', [1e-3, 1.])
+@pytest.mark.parametrize('scale', [1e-3, 1.0])
 def test_invariant_subspace_is_no_trouble(scale):
     """A rank-one operator: after one step nothing is left to add to the basis."""
-    direction = torch.nn.functional.normalize(torch.arange(1., 7.), dim=0)
+    direction = torch.nn.functional.normalize(torch.arange(1.0, 7.0), dim=0)
     matrix = scale * torch.outer(direction, direction)[None]
     vector = leading_eigenvector(lambda row: row @ matrix, torch.ones(1, 1, 6), num_iters=5)
     assert torch.allclose(vector.flatten().abs(), direction, atol=1e-5)

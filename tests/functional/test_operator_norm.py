@@ -1,5 +1,7 @@
 """Operator norms against the explicit matrix."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -23,7 +25,14 @@ LAYERS = [
 def explicit(module, shape):
     """The layer as a matrix, column by column; differentiable."""
     size = torch.Size(shape).numel()
-    return (module(torch.eye(size, dtype=torch.float64).view(size, *shape[1:])) - module(torch.zeros(shape, dtype=torch.float64))).flatten(1).T
+    return (
+        (
+            module(torch.eye(size, dtype=torch.float64).view(size, *shape[1:]))
+            - module(torch.zeros(shape, dtype=torch.float64))
+        )
+        .flatten(1)
+        .T
+    )
 
 
 @pytest.mark.parametrize('make, shape', LAYERS)
@@ -38,8 +47,15 @@ def test_svd_of_the_explicit_matrix(make, shape):
 
 
 @settings(max_examples=40, deadline=None)
-@given(kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)), stride=st.integers(1, 3), padding=st.integers(0, 2), dilation=st.integers(1, 2),
-       groups=st.sampled_from([1, 2]), size=st.tuples(st.integers(5, 7), st.integers(5, 7)), seed=st.integers(0, 2**16))
+@given(
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 2),
+    dilation=st.integers(1, 2),
+    groups=st.sampled_from([1, 2]),
+    size=st.tuples(st.integers(5, 7), st.integers(5, 7)),
+    seed=st.integers(0, 2**16),
+)
 def test_svd_of_random_convolutions(kernel, stride, padding, dilation, groups, size, seed):
     torch.manual_seed(seed)
     module = nn.Conv2d(2, 4, kernel, stride, padding, dilation, groups).double()
@@ -52,17 +68,17 @@ def test_identity_and_mean():
     """A 1 x 1 identity kernel has norm 1; a circular k x k box of ones has its sum, k^2, at frequency zero."""
     identity = nn.Conv2d(3, 3, 1, bias=False)
     identity.weight.data = torch.eye(3)[:, :, None, None]
-    assert operator_norm(identity, (1, 3, 5, 5)).item() == pytest.approx(1., rel=1e-6)
+    assert operator_norm(identity, (1, 3, 5, 5)).item() == pytest.approx(1.0, rel=1e-6)
     box = nn.Conv2d(1, 1, 3, padding=1, padding_mode='circular', bias=False)
     nn.init.ones_(box.weight)
-    assert operator_norm(box, (1, 1, 6, 6)).item() == pytest.approx(9., rel=1e-5)
+    assert operator_norm(box, (1, 1, 6, 6)).item() == pytest.approx(9.0, rel=1e-5)
 
 
 def test_not_the_norm_of_the_reshaped_kernel():
     """The box above reshaped to a row has norm sqrt(9) = 3, a third of the operator's."""
     box = nn.Conv2d(1, 1, 3, padding=1, padding_mode='circular', bias=False)
     nn.init.ones_(box.weight)
-    assert torch.linalg.matrix_norm(box.weight.flatten(1), 2).item() == pytest.approx(3.)
+    assert torch.linalg.matrix_norm(box.weight.flatten(1), 2).item() == pytest.approx(3.0)
     assert operator_norm(box, (1, 1, 6, 6)) > 8.9
 
 
@@ -72,18 +88,23 @@ def test_warm_start_converges_over_calls():
     vector = torch.randn(shape, dtype=torch.float64)
     errors = [abs(operator_norm(module, shape, num_iters=2, vector=vector).item() - truth) / truth for _ in range(80)]
     assert errors[-1] < 1e-4 < errors[0]
-    assert vector.norm().item() == pytest.approx(1.)
+    assert vector.norm().item() == pytest.approx(1.0)
     zero = torch.zeros(shape, dtype=torch.float64)  # as a fresh buffer is
-    assert operator_norm(module, shape, vector=zero) > 0 and zero.norm().item() == pytest.approx(1.)
+    assert operator_norm(module, shape, vector=zero) > 0 and zero.norm().item() == pytest.approx(1.0)
 
 
 def test_convergence_takes_the_memory_of_ten_iterations(monkeypatch):
     module, shape = nn.Conv2d(4, 8, 3, padding=1).double(), (1, 4, 10, 10)
     truth = torch.linalg.matrix_norm(explicit(module, shape), 2).item()
-    assert operator_norm(module, shape, 10).item() < truth * (1 - 2e-4)  # its top singular values crowd: ten are not enough
+    assert operator_norm(module, shape, 10).item() < truth * (
+        1 - 2e-4
+    )  # its top singular values crowd: ten are not enough
     steps = []
-    monkeypatch.setitem(operator_norm.__globals__, 'leading_eigenvector', lambda operator, start, num_iters:
-                        steps.append(num_iters) or leading_eigenvector(operator, start, num_iters))
+    monkeypatch.setitem(
+        operator_norm.__globals__,
+        'leading_eigenvector',
+        lambda operator, start, num_iters: steps.append(num_iters) or leading_eigenvector(operator, start, num_iters),
+    )
     vector = torch.zeros(shape, dtype=torch.float64)
     assert truth * (1 - 1e-4) < operator_norm(module, shape, None, vector).item() <= truth * (1 + 1e-9)
     assert max(steps) == 10 and len(steps) > 1  # the basis holds as many inputs as it has steps
@@ -99,11 +120,14 @@ def test_zero_layer(num_iters):
     assert value == 0 and module.weight.grad.isfinite().all()
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (dict(input_shape=(2, 3)), 'one sample with its batch dimension'),
-    (dict(input_shape=(3,)), 'one sample with its batch dimension'),
-    (dict(input_shape=(1, 3), vector=torch.ones(1, 4)), 'vector has shape'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(input_shape=(2, 3)), 'one sample with its batch dimension'),
+        (dict(input_shape=(3,)), 'one sample with its batch dimension'),
+        (dict(input_shape=(1, 3), vector=torch.ones(1, 4)), 'vector has shape'),
+    ],
+)
 def test_wrong_shapes_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         operator_norm(nn.Linear(3, 2), **arguments)

@@ -1,5 +1,7 @@
 """What must hold for any number of iterations, any rank and any way of calling."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -37,14 +39,22 @@ def test_iterations_beyond_the_rank_do_no_harm(size, dtype, tolerance):
 def test_iterations_beyond_the_rank_of_low_rank_maps(rank):
     """Maps of 49 positions spanned by fewer: the default 10 iterations exhaust them."""
     mixing, sources = noise(2, 256, rank, 1, rank), noise(2, 8, rank, 49, rank + 1)
-    feat_in, feat_out = (torch.einsum('crx,brn->bcn', mixing[side], sources[side]).unflatten(2, (7, 7)) for side in (0, 1))
+    feat_in, feat_out = (
+        torch.einsum('crx,brn->bcn', mixing[side], sources[side]).unflatten(2, (7, 7)) for side in (0, 1)
+    )
     for center in (False, True):
         value = transmitting_norm(feat_in, feat_out, center=center)
-        assert torch.allclose(value.double(), exact(feat_in, feat_out, center), rtol=1e-5)  # float32, a sum of 49 products
+        assert torch.allclose(
+            value.double(), exact(feat_in, feat_out, center), rtol=1e-5
+        )  # float32, a sum of 49 products
 
 
-@given(num_iters=st.integers(1, 12), center=st.booleans(), seed=st.integers(0, 10**6),
-       channels=st.tuples(st.integers(1, 80), st.integers(1, 80)))
+@given(
+    num_iters=st.integers(1, 12),
+    center=st.booleans(),
+    seed=st.integers(0, 10**6),
+    channels=st.tuples(st.integers(1, 80), st.integers(1, 80)),
+)
 @settings(max_examples=60, deadline=None)
 def test_never_above_the_singular_value(num_iters, center, seed, channels):
     """u^T M v with unit u and v is at most sigma_max(M), however few iterations found them."""
@@ -57,7 +67,9 @@ def test_one_sample_alone_is_as_in_its_batch(center):
     feats = [noise(5, 64, 8, 8, side, torch.float64) for side in (0, 1)]
     whole = transmitting_norm(*feats, center=center)
     for i in range(5):
-        assert torch.allclose(transmitting_norm(*(feat[i:i + 1] for feat in feats), center=center), whole[i:i + 1], rtol=1e-8)
+        assert torch.allclose(
+            transmitting_norm(*(feat[i : i + 1] for feat in feats), center=center), whole[i : i + 1], rtol=1e-8
+        )
 
 
 @pytest.mark.parametrize('center', [False, True])
@@ -82,10 +94,10 @@ def test_wider_of_two_types_is_kept():
 
 
 def test_eigenvector_is_detached_and_of_length_one():
-    matrix = torch.diag(torch.tensor([1., 0.5, 0.1])).requires_grad_()
+    matrix = torch.diag(torch.tensor([1.0, 0.5, 0.1])).requires_grad_()
     vector = leading_eigenvector(lambda row: row @ matrix, torch.ones(1, 1, 3), num_iters=3)
     assert not vector.requires_grad
-    assert torch.allclose(vector.abs(), torch.tensor([[[1., 0., 0.]]]), atol=1e-5)
+    assert torch.allclose(vector.abs(), torch.tensor([[[1.0, 0.0, 0.0]]]), atol=1e-5)
 
 
 # -------------------------------------------------------------------------------------------------------- operator norm

@@ -1,5 +1,7 @@
 """Transmitting norms against closed forms and the singular value decomposition."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,9 +11,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmlckd.functional import transmitting_norm
 
-FEW, MANY = ((2, 48, 4, 4), (2, 64, 4, 4)), ((2, 6, 8, 8), (2, 5, 8, 8))  # N = 16 < 48*64/112 = 27: Gram; N = 64 > 30/11: M itself
-SIZES = [FEW, MANY, ((2, 6, 8, 8), (2, 5, 4, 4)), ((2, 6, 4, 4), (2, 5, 8, 8)), ((2, 6, 7, 5), (2, 5, 3, 2)), ((2, 6, 4, 9), (2, 5, 8, 3)),
-         ((2, 40, 8, 8), (2, 30, 2, 2)), ((1, 3, 1, 1), (1, 4, 1, 1)), ((2, 1, 6, 6), (2, 1, 3, 3)), ((2, 7, 10), (2, 7, 6))]
+FEW, MANY = (
+    ((2, 48, 4, 4), (2, 64, 4, 4)),
+    ((2, 6, 8, 8), (2, 5, 8, 8)),
+)  # N = 16 < 48*64/112 = 27: Gram; N = 64 > 30/11: M itself
+SIZES = [
+    FEW,
+    MANY,
+    ((2, 6, 8, 8), (2, 5, 4, 4)),
+    ((2, 6, 4, 4), (2, 5, 8, 8)),
+    ((2, 6, 7, 5), (2, 5, 3, 2)),
+    ((2, 6, 4, 9), (2, 5, 8, 3)),
+    ((2, 40, 8, 8), (2, 30, 2, 2)),
+    ((1, 3, 1, 1), (1, 4, 1, 1)),
+    ((2, 1, 6, 6), (2, 1, 3, 3)),
+    ((2, 7, 10), (2, 7, 6)),
+]
 
 
 def correlated(shape, seed, dtype=torch.float64):
@@ -51,11 +66,16 @@ def test_value_and_gradient_of_the_svd(sizes, center):
 
 @pytest.mark.parametrize('sizes', [FEW, MANY], ids=['gram', 'explicit'])
 def test_single_precision_at_the_default_iterations(sizes):
-    ours, truth = pair(sizes, torch.float32), [feat.double().detach().requires_grad_() for feat in pair(sizes, torch.float32)]
+    ours, truth = (
+        pair(sizes, torch.float32),
+        [feat.double().detach().requires_grad_() for feat in pair(sizes, torch.float32)],
+    )
     value, expected = transmitting_norm(*ours), exact(*truth)
     assert torch.allclose(value.double(), expected, rtol=1e-5)
-    mine, theirs = (torch.cat([grad.flatten().double() for grad in torch.autograd.grad(result.sum(), feats)])
-                    for result, feats in ((value, ours), (expected, truth)))
+    mine, theirs = (
+        torch.cat([grad.flatten().double() for grad in torch.autograd.grad(result.sum(), feats)])
+        for result, feats in ((value, ours), (expected, truth))
+    )
     assert F.cosine_similarity(mine, theirs, dim=0) >= 0.9999
 
 
@@ -70,9 +90,9 @@ def test_independent_noise_is_the_hardest_case(sizes, num_iters, tolerance):
 
 def test_diagonal_matrix():
     """F_in = I and F_out = N diag(d) give M = diag(d), whose norm is the largest |d|."""
-    values = torch.tensor([0.5, -3., 2., 1.])
+    values = torch.tensor([0.5, -3.0, 2.0, 1.0])
     feat_in, feat_out = torch.eye(4).view(1, 4, 2, 2), (4 * torch.diag(values)).view(1, 4, 2, 2)
-    assert transmitting_norm(feat_in, feat_out).item() == pytest.approx(3., rel=1e-6)
+    assert transmitting_norm(feat_in, feat_out).item() == pytest.approx(3.0, rel=1e-6)
 
 
 def test_rank_one_matrix():
@@ -87,7 +107,9 @@ def test_rank_one_matrix():
 @pytest.mark.parametrize('sizes', [FEW, MANY, SIZES[2], SIZES[4]], ids=str)
 def test_gradcheck(sizes, center):
     feats = [feat.detach()[:1, :6].requires_grad_() for feat in pair(sizes)]
-    assert torch.autograd.gradcheck(lambda *maps: transmitting_norm(*maps, num_iters=30, center=center), feats, atol=1e-6)
+    assert torch.autograd.gradcheck(
+        lambda *maps: transmitting_norm(*maps, num_iters=30, center=center), feats, atol=1e-6
+    )
 
 
 def test_centring_forgets_an_offset():
@@ -96,13 +118,21 @@ def test_centring_forgets_an_offset():
     assert torch.allclose(moved, transmitting_norm(feat_in, feat_out, center=True), rtol=1e-10)
 
 
-@pytest.mark.parametrize('channels, positions', [((128, 64), 16), ((64, 128), 16), ((96, 64), 6), ((900, 900), 32)],
-                         ids=['matrix', 'swapped', 'gram', 'maps'])
+@pytest.mark.parametrize(
+    'channels, positions',
+    [((128, 64), 16), ((64, 128), 16), ((96, 64), 6), ((900, 900), 32)],
+    ids=['matrix', 'swapped', 'gram', 'maps'],
+)
 def test_centring_far_from_zero(channels, positions):
     torch.manual_seed(0)
-    base = torch.randn(4, 8, positions, positions, dtype=torch.float64)  # eight patterns under all channels, as in networks' features
-    maps = [torch.einsum('ck,bkhw->bchw', torch.randn(count, 8, dtype=torch.float64), base)
-            + 1000 * torch.randn(count, 1, 1, dtype=torch.float64) for count in channels]
+    base = torch.randn(
+        4, 8, positions, positions, dtype=torch.float64
+    )  # eight patterns under all channels, as in networks' features
+    maps = [
+        torch.einsum('ck,bkhw->bchw', torch.randn(count, 8, dtype=torch.float64), base)
+        + 1000 * torch.randn(count, 1, 1, dtype=torch.float64)
+        for count in channels
+    ]
     exact = transmitting_norm(*maps, center=True)
     # rounding to 24 bits at a mean of some 1000 / sqrt(8) standard deviations: 6e-8 * 350 a number, averaged over many
     assert torch.allclose(transmitting_norm(*(feat.float() for feat in maps), center=True).double(), exact, rtol=2e-4)
@@ -116,26 +146,35 @@ def test_scaling_law(a, b, center):
     assert torch.allclose(scaled, a * b * transmitting_norm(feat_in, feat_out, center=center), rtol=1e-8)
 
 
-@given(batch=st.integers(1, 3), channels=st.tuples(st.integers(1, 40), st.integers(1, 40)), sizes=st.tuples(st.integers(1, 7), st.integers(1, 7)),
-       scales=st.tuples(*[st.sampled_from([0., 1e-6, 1e-3, 1., 1e4])] * 2), center=st.booleans(), constant=st.booleans(), seed=st.integers(0, 10**6))
+@given(
+    batch=st.integers(1, 3),
+    channels=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    sizes=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    scales=st.tuples(*[st.sampled_from([0.0, 1e-6, 1e-3, 1.0, 1e4])] * 2),
+    center=st.booleans(),
+    constant=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
 @settings(max_examples=150, deadline=None)
 def test_always_finite_and_attached(batch, channels, sizes, scales, center, constant, seed):
     torch.manual_seed(seed)
-    feats = [scale * (torch.ones if constant else torch.randn)(batch, channel, size, size)
-             for channel, size, scale in zip(channels, sizes, scales)]
+    feats = [
+        scale * (torch.ones if constant else torch.randn)(batch, channel, size, size)
+        for channel, size, scale in zip(channels, sizes, scales)
+    ]
     for feat in feats:
         feat.requires_grad_()
     value = transmitting_norm(*feats, center=center)
     grads = torch.autograd.grad(value.sum(), feats)
     assert value.isfinite().all() and (value >= 0).all()
     assert all(grad.isfinite().all() for grad in grads)
-    if 0. in scales or (center and (constant or 1 in sizes)):
+    if 0.0 in scales or (center and (constant or 1 in sizes)):
         assert (value == 0).all() and all((grad == 0).all() for grad in grads)
 
 
 def test_constant_offset_far_above_the_variation_counts_as_constant():
     feat = torch.full((1, 4, 6, 6), 1e4).requires_grad_()
-    noisy = (feat + 1e-4 * torch.randn_like(feat))  # below float32's resolution at 1e4
+    noisy = feat + 1e-4 * torch.randn_like(feat)  # below float32's resolution at 1e4
     value = transmitting_norm(noisy, noisy, center=True)
     assert value.item() == 0
 
@@ -156,7 +195,11 @@ def test_tokens_and_maps_with_as_many_positions_meet():
 @pytest.mark.parametrize('layout', ['channels_last', 'transposed'])
 def test_memory_layout_does_not_matter(layout):
     feat_in, feat_out = (feat.detach() for feat in pair(SIZES[2]))
-    other = feat_in.contiguous(memory_format=torch.channels_last) if layout == 'channels_last' else feat_in.mT.contiguous().mT
+    other = (
+        feat_in.contiguous(memory_format=torch.channels_last)
+        if layout == 'channels_last'
+        else feat_in.mT.contiguous().mT
+    )
     assert torch.allclose(transmitting_norm(other, feat_out), transmitting_norm(feat_in, feat_out), rtol=1e-12)
 
 
@@ -170,7 +213,7 @@ def test_half_precision_is_computed_in_single(dtype):
 
 
 def test_feature_scale_that_overflows_half_precision():
-    feat = torch.full((1, 64, 8, 8), 300., dtype=torch.float16)  # M = 300^2 ones(64, 64): norm 64 * 9e4 = 5.76e6
+    feat = torch.full((1, 64, 8, 8), 300.0, dtype=torch.float16)  # M = 300^2 ones(64, 64): norm 64 * 9e4 = 5.76e6
     assert transmitting_norm(feat, feat).item() == pytest.approx(5.76e6, rel=1e-5)
 
 
@@ -180,7 +223,12 @@ def test_nothing_of_the_size_of_the_channels_squared_is_built():
 
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             out = function(*args, **(kwargs or {}))
-            self.size = max([self.size, *(x.numel() for x in (out if isinstance(out, (tuple, list)) else [out]) if torch.is_tensor(x))])
+            self.size = max(
+                [
+                    self.size,
+                    *(x.numel() for x in (out if isinstance(out, (tuple, list)) else [out]) if torch.is_tensor(x)),
+                ]
+            )
             return out
 
     feats = [torch.randn(1, 2048, 2, 2), torch.randn(1, 4096, 2, 2)]
@@ -190,11 +238,14 @@ def test_nothing_of_the_size_of_the_channels_squared_is_built():
     assert largest.size <= 10 * 4096
 
 
-@pytest.mark.parametrize('sizes, message', [
-    (((2, 3), (2, 3, 4, 4)), r'feat_in has shape \(2, 3\)'),
-    (((2, 3, 4, 4), (3, 3, 4, 4)), 'feat_in holds 2 samples and feat_out 3'),
-    (((2, 9, 4), (2, 8, 4)), 'feat_in has 9 positions and feat_out 8'),
-])
+@pytest.mark.parametrize(
+    'sizes, message',
+    [
+        (((2, 3), (2, 3, 4, 4)), r'feat_in has shape \(2, 3\)'),
+        (((2, 3, 4, 4), (3, 3, 4, 4)), 'feat_in holds 2 samples and feat_out 3'),
+        (((2, 9, 4), (2, 8, 4)), 'feat_in has 9 positions and feat_out 8'),
+    ],
+)
 def test_wrong_shapes_are_named(sizes, message):
     with pytest.raises(ValueError, match=message):
         transmitting_norm(*map(torch.zeros, sizes))

@@ -1,5 +1,7 @@
 """A few iterations of a distiller under the real Runner."""
 
+from __future__ import annotations
+
 import copy
 
 import torch
@@ -27,11 +29,27 @@ def collate(items):
 def runner(family, tmp_path, hooks, connectors=True, iters=4, accumulate=1, epochs=None, **kwargs):
     """Runner of some iterations, or of some epochs of two iterations; each leaves a checkpoint."""
     torch.manual_seed(0)
-    model = MODELS.build(dict(
-        type='mmlckd.LipschitzDistiller', student=family.student, teacher=dict(model=family.teacher), taps=['backbone.layer3', 'backbone.layer4'],
-        losses=dict(lipschitz=dict(type='mmlckd.LipschitzKDLoss', connectors=connectors))))
+    model = MODELS.build(
+        dict(
+            type='mmlckd.LipschitzDistiller',
+            student=family.student,
+            teacher=dict(model=family.teacher),
+            taps=['backbone.layer3', 'backbone.layer4'],
+            losses=dict(lipschitz=dict(type='mmlckd.LipschitzKDLoss', connectors=connectors)),
+        )
+    )
     loop = dict(by_epoch=True, max_epochs=epochs) if epochs else dict(by_epoch=False, max_iters=iters)
-    return Runner(model, str(tmp_path), DataLoader(Images(family), batch_size=2, collate_fn=collate), train_cfg=loop,
-                  optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.1), accumulative_counts=accumulate),
-                  default_hooks=dict(logger=None, checkpoint=dict(type='CheckpointHook', by_epoch=bool(epochs), interval=1)), custom_hooks=hooks,
-                  default_scope=family.scope, experiment_name=tmp_path.name, **kwargs)
+    return Runner(
+        model,
+        str(tmp_path),
+        DataLoader(Images(family), batch_size=2, collate_fn=collate),
+        train_cfg=loop,
+        optim_wrapper=dict(
+            optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.1), accumulative_counts=accumulate
+        ),
+        default_hooks=dict(logger=None, checkpoint=dict(type='CheckpointHook', by_epoch=bool(epochs), interval=1)),
+        custom_hooks=hooks,
+        default_scope=family.scope,
+        experiment_name=tmp_path.name,
+        **kwargs,
+    )

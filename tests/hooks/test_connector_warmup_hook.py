@@ -1,5 +1,7 @@
 """The first iterations train the connectors alone."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from short_run import runner
@@ -7,8 +9,14 @@ from short_run import runner
 
 def parameters(folder, iteration):
     state = torch.load(folder / f'iter_{iteration}.pth', weights_only=False)['state_dict']
-    return {part: {key: value for key, value in state.items()
-                   if key.startswith('distiller.') == (part == 'connectors') and key.endswith(('weight', 'bias'))} for part in ('student', 'connectors')}
+    return {
+        part: {
+            key: value
+            for key, value in state.items()
+            if key.startswith('distiller.') == (part == 'connectors') and key.endswith(('weight', 'bias'))
+        }
+        for part in ('student', 'connectors')
+    }
 
 
 def same(one, other):
@@ -17,9 +25,15 @@ def same(one, other):
 
 @pytest.mark.parametrize('accumulate', [1, 2])
 def test_student_waits_and_then_learns(classification, tmp_path, accumulate):
-    run = runner(classification, tmp_path, [dict(type='mmlckd.ConnectorWarmupHook', iters=2 * accumulate)], iters=4 * accumulate, accumulate=accumulate)
-    before = {key: value.clone() for key, value in run.model.student.named_parameters() if not key.startswith('distiller.')}
-    run.model.student._is_init = True  # as built: the runner would draw new weights
+    run = runner(
+        classification,
+        tmp_path,
+        [dict(type='mmlckd.ConnectorWarmupHook', iters=2 * accumulate)],
+        iters=4 * accumulate,
+        accumulate=accumulate,
+    )
+    before = {key: value.clone() for key, value in run.model.named_parameters() if not key.startswith('distiller.')}
+    run.model._is_init = True  # as built: the runner would draw new weights
     run.train()
     during, after = parameters(tmp_path, 2 * accumulate), parameters(tmp_path, 3 * accumulate)
     assert all(torch.equal(value, during['student'][key]) for key, value in before.items())  # not even decayed

@@ -1,5 +1,7 @@
 """Losses that are not finite are named, lost trainings end, samples left out are counted."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from mmengine.hooks import Hook
@@ -15,7 +17,7 @@ class Spoil(Hook):
         self.iterations = range(start, start + count)
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        runner.model.student.head.loss_module.loss_weight = torch.nan if runner.iter + 1 in self.iterations else 1.
+        runner.model.head.loss_module.loss_weight = torch.nan if runner.iter + 1 in self.iterations else 1.0
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         for parameter in runner.model.parameters():
@@ -26,7 +28,9 @@ class Spoil(Hook):
 def heard(monkeypatch):
     """Sentences that the hook logs as warnings."""
     sentences = []
-    monkeypatch.setattr('mmlckd.hooks.finite_loss_hook.print_log', lambda message, logger, level: sentences.append(message))
+    monkeypatch.setattr(
+        'mmlckd.hooks.finite_loss_hook.print_log', lambda message, logger, level: sentences.append(message)
+    )
     return sentences
 
 
@@ -44,14 +48,16 @@ def test_training_ends_when_the_loss_stays_lost(classification, tmp_path, heard)
 
 def test_samples_left_out_are_counted_once(classification, tmp_path, heard):
     run = runner(classification, tmp_path, [dict(type='mmlckd.FiniteLossHook', interval=2)], iters=4)
-    run.model.teacher.load()
-    for parameter in run.model.teacher.model.backbone.layer4.parameters():
+    run.model.distiller.teacher.load()
+    for parameter in run.model.distiller.teacher.model.backbone.layer4.parameters():
         parameter.data.zero_()  # batch norms with neither weight nor bias: a dead stage
-    run.model.teacher.model.backbone.layer4.register_forward_hook(lambda module, args, output: output * 0)
+    run.model.distiller.teacher.model.backbone.layer4.register_forward_hook(lambda module, args, output: output * 0)
     run.train()
     # one pair of taps, two images a batch, two iterations between reports
-    assert heard == [f'losses.lipschitz left out 4 samples, counted by pair of taps, whose maps are zero or not finite, up to iteration {end}'
-                     for end in (2, 4)]
+    assert heard == [
+        f'losses.lipschitz left out 4 samples, counted by pair of taps, whose maps are zero or not finite, up to iteration {end}'
+        for end in (2, 4)
+    ]
 
 
 @pytest.mark.parametrize('field', ['interval', 'patience'])

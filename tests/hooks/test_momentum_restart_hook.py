@@ -1,5 +1,7 @@
 """The optimizer's first step after a restart is that of a new optimizer."""
 
+from __future__ import annotations
+
 from types import SimpleNamespace
 
 import pytest
@@ -45,7 +47,11 @@ def test_momentum_starts_anew_at_the_named_epochs_and_after_a_resume(classificat
 def test_an_epoch_that_is_resumed_in_its_midst_keeps_its_momentum(batches_done, kept):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
     optimizer.state['momentum'] = 1
-    run = SimpleNamespace(epoch=1, train_loop=SimpleNamespace(batches_done=batches_done), optim_wrapper=SimpleNamespace(optimizer=optimizer))
+    run = SimpleNamespace(
+        epoch=1,
+        train_loop=SimpleNamespace(batches_done=batches_done),
+        optim_wrapper=SimpleNamespace(optimizer=optimizer),
+    )
     HOOKS.build(dict(type='mmlckd.MomentumRestartHook', epochs=[1])).before_train_epoch(run)
     assert bool(optimizer.state) == kept
 

@@ -1,5 +1,7 @@
 """Layer norms under a real Runner, without a distiller: read, bounded, saved, averaged."""
 
+from __future__ import annotations
+
 import json
 import math
 from pathlib import Path
@@ -15,9 +17,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmlckd.analysis import LayerNorms
-from mmlckd.checkpoint import read_checkpoint
-from mmlckd.distillers.feature_tap import Tap
-from mmlckd.hooks.spectral_norm_hook import read_norms
+from mmlckd.checkpoints import read_checkpoint
+from mmlckd.hooks.spectral_norm_hook import read_statistics
 from mmlckd.losses import LipschitzKDLoss
 from mmlckd.registry import HOOKS
 
@@ -46,7 +47,9 @@ def exact(model, name, folded=()):
     shape = SHAPES[name]
     layer = getattr(model, name).double()
     size = torch.Size(shape).numel()
-    columns = layer(torch.eye(size, dtype=torch.float64).view(size, *shape)) - layer(torch.zeros(1, *shape, dtype=torch.float64))
+    columns = layer(torch.eye(size, dtype=torch.float64).view(size, *shape)) - layer(
+        torch.zeros(1, *shape, dtype=torch.float64)
+    )
     if name in folded:
         columns = columns * (model.bn.weight / (model.bn.running_var + model.bn.eps).sqrt()).double().view(-1, 1, 1)
     return torch.linalg.matrix_norm(columns.flatten(1), 2).item()
@@ -57,11 +60,20 @@ def runner(tmp_path, hook, iters=10, wrapper='OptimWrapper', model=None, lr=0.5,
     model = model or Model()
     generator = torch.Generator().manual_seed(1)
     data = [dict(inputs=torch.randn(2, 8, 6, generator=generator), labels=torch.tensor(i % 3)) for i in range(4)]
-    return Runner(model, str(tmp_path), DataLoader(data, batch_size=2), train_cfg=dict(by_epoch=True, max_epochs=iters // 2),
-                  optim_wrapper=dict(type=wrapper, optimizer=dict(type='SGD', lr=lr, momentum=0.9)), default_scope='mmengine',
-                  experiment_name=tmp_path.name,
-                  default_hooks=dict(logger=dict(type='LoggerHook', interval=1), checkpoint=dict(type='CheckpointHook', interval=1)),
-                  custom_hooks=[dict(type='mmlckd.SpectralNormHook', **hook)], **kwargs)
+    return Runner(
+        model,
+        str(tmp_path),
+        DataLoader(data, batch_size=2),
+        train_cfg=dict(by_epoch=True, max_epochs=iters // 2),
+        optim_wrapper=dict(type=wrapper, optimizer=dict(type='SGD', lr=lr, momentum=0.9)),
+        default_scope='mmengine',
+        experiment_name=tmp_path.name,
+        default_hooks=dict(
+            logger=dict(type='LoggerHook', interval=1), checkpoint=dict(type='CheckpointHook', interval=1)
+        ),
+        custom_hooks=[dict(type='mmlckd.SpectralNormHook', **hook)],
+        **kwargs,
+    )
 
 
 def test_layers_are_logged_as_they_are(tmp_path):
@@ -72,14 +84,16 @@ def test_layers_are_logged_as_they_are(tmp_path):
     for name, value in history[-1]['layers'].items():
         assert value == pytest.approx(exact(run.model, name), rel=1e-5)
     assert list(history[-1]['layers']) == ['conv1', 'conv2', 'fc']
-    scalars = [json.loads(line) for path in tmp_path.glob('*/vis_data/scalars.json') for line in path.read_text().splitlines()]
+    scalars = [
+        json.loads(line) for path in tmp_path.glob('*/vis_data/scalars.json') for line in path.read_text().splitlines()
+    ]
     assert scalars[-1]['lipschitz/layer/conv1'] == pytest.approx(history[-1]['layers']['conv1'])
     assert (tmp_path / 'lipschitz_layers.png').stat().st_size > 10_000 and not (tmp_path / 'lipschitz.png').exists()
     assert not any(module._forward_pre_hooks or module._forward_hooks for module in run.model.modules())
 
 
 def test_weights_that_do_not_move_have_one_norm_from_the_first_reading_on(tmp_path):
-    run = runner(tmp_path, dict(interval=1, layers=['conv', 'fc']), iters=4, lr=0.)
+    run = runner(tmp_path, dict(interval=1, layers=['conv', 'fc']), iters=4, lr=0.0)
     run.train()
     for reading in json.loads((tmp_path / 'lipschitz.json').read_text()):
         assert reading['layers'] == pytest.approx({name: exact(run.model, name) for name in SHAPES}, rel=1e-4)
@@ -110,14 +124,18 @@ def test_the_bound_holds_at_the_end_and_in_the_averaged_model(tmp_path, fold_nor
     folded = ['conv1'] if fold_norms else []
     assert all(exact(free.model, name, folded) > 0.5 for name in SHAPES)  # what the bound is up against
     run = runner(tmp_path / 'bound', dict(hook, max_norm=0.5))
-    run.register_hook(HOOKS.build(dict(type='EMAHook')))  # in ten iterations it hardly leaves the weights of the first reading
+    run.register_hook(
+        HOOKS.build(dict(type='EMAHook'))
+    )  # in ten iterations it hardly leaves the weights of the first reading
     run.train()
     content = read_checkpoint(str(tmp_path / 'bound' / 'epoch_5.pth'))
     # EMAHook saves the averaged weights as the state and the trained ones beside it. The first and the last reading are exact, and an
     # average of weights bounded as well as two iterations see it is bounded as well.
     for part, bound in (('ema_state_dict', 0.5), ('state_dict', 0.55)):
         model = Model()
-        model.load_state_dict({key.removeprefix('module.'): value for key, value in content[part].items() if key != 'steps'})
+        model.load_state_dict(
+            {key.removeprefix('module.'): value for key, value in content[part].items() if key != 'steps'}
+        )
         for name in SHAPES:
             if part == 'ema_state_dict' or name not in folded:  # a running variance is averaged otherwise than a weight
                 assert exact(model, name, folded) <= bound
@@ -138,12 +156,16 @@ def test_a_resumed_run_has_the_same_readings_and_weights_and_no_vectors_in_its_c
     (tmp_path / 'b' / 'last_checkpoint').write_text(str(tmp_path / 'a' / 'epoch_3.pth'))
     saved = read_checkpoint(str(tmp_path / 'a' / 'epoch_3.pth'))
     assert 'singular_vectors' not in saved
-    assert saved['message_hub']['runtime_info']['lipschitz_layer_sizes'] == {name: (1, *SHAPES[name]) for name in ('conv1', 'conv2')}
+    assert saved['message_hub']['runtime_info']['lipschitz_layer_sizes'] == {
+        name: (1, *SHAPES[name]) for name in ('conv1', 'conv2')
+    }
     torch.manual_seed(99)
     runner(tmp_path / 'b', hook, resume=True).train()
     one, other = (read_checkpoint(str(tmp_path / name / 'epoch_5.pth')) for name in 'ab')
     assert all(torch.equal(value, other['state_dict'][key]) for key, value in one['state_dict'].items())
-    assert json.loads((tmp_path / 'a' / 'lipschitz.json').read_text()) == json.loads((tmp_path / 'b' / 'lipschitz.json').read_text())
+    assert json.loads((tmp_path / 'a' / 'lipschitz.json').read_text()) == json.loads(
+        (tmp_path / 'b' / 'lipschitz.json').read_text()
+    )
 
 
 def parametrised(make, layer):
@@ -151,14 +173,20 @@ def parametrised(make, layer):
     return make(layer)
 
 
-@pytest.mark.parametrize('make', [
-    lambda: parametrised(nn.utils.parametrizations.weight_norm, nn.Conv2d(2, 4, 3, stride=2, padding=1)),
-    lambda: parametrised(nn.utils.spectral_norm, nn.Conv2d(2, 4, 3, stride=2, padding=1)),
-    lambda: build_conv_layer(dict(type='ConvWS'), 2, 4, 3, stride=2, padding=1)])
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda: parametrised(nn.utils.parametrizations.weight_norm, nn.Conv2d(2, 4, 3, stride=2, padding=1)),
+        lambda: parametrised(nn.utils.spectral_norm, nn.Conv2d(2, 4, 3, stride=2, padding=1)),
+        lambda: build_conv_layer(dict(type='ConvWS'), 2, 4, 3, stride=2, padding=1),
+    ],
+)
 def test_a_norm_that_does_not_follow_its_weight_is_named(make, tmp_path):
     model = Model()
     model.conv1 = make()
-    with pytest.raises(ValueError, match="max_norm is 0.2 and 'conv1' has norm .* it normalises or parametrises its weight"):
+    with pytest.raises(
+        ValueError, match="max_norm is 0.2 and 'conv1' has norm .* it normalises or parametrises its weight"
+    ):
         runner(tmp_path, dict(layers='conv1', max_norm=0.2), model=model).train()
 
 
@@ -179,13 +207,20 @@ class Shared(BaseModel):
 
 
 def test_a_shared_weight_is_scaled_once(tmp_path):
-    run = runner(tmp_path, dict(interval=1, layers=['a', 'b', 'conv'], fold_norms=True, max_norm=0.1), iters=4, model=Shared())
+    run = runner(
+        tmp_path, dict(interval=1, layers=['a', 'b', 'conv'], fold_norms=True, max_norm=0.1), iters=4, model=Shared()
+    )
     run.train()
     layers, model = json.loads((tmp_path / 'lipschitz.json').read_text())[-1]['layers'], run.model
     scale = model.bn.weight / (model.bn.running_var + model.bn.eps).sqrt()
-    truth = dict(a=model.a.weight, b=model.b.weight,
-                 **{name: getattr(model, name).weight.flatten(1) * scale[:, None] for name in ('conv1', 'conv2')})
-    assert layers == pytest.approx({name: torch.linalg.matrix_norm(matrix, 2).item() for name, matrix in truth.items()}, rel=1e-4)
+    truth = dict(
+        a=model.a.weight,
+        b=model.b.weight,
+        **{name: getattr(model, name).weight.flatten(1) * scale[:, None] for name in ('conv1', 'conv2')},
+    )
+    assert layers == pytest.approx(
+        {name: torch.linalg.matrix_norm(matrix, 2).item() for name, matrix in truth.items()}, rel=1e-4
+    )
     for pair in (('a', 'b'), ('conv1', 'conv2')):
         assert max(layers[name] for name in pair) == pytest.approx(0.1, rel=2e-3)  # no further than needed
 
@@ -215,7 +250,9 @@ def test_a_batch_norm_that_is_no_fixed_map_is_not_folded(norm, tmp_path):
 
 
 def test_a_batch_norm_behind_an_activation_in_place_is_not_folded():
-    net = nn.Sequential(nn.Conv2d(2, 4, 1), nn.ReLU(inplace=True), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 1), nn.ReLU(inplace=True), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+    )
     norms = LayerNorms(net, '', fold_norms=True)
     with norms.watch():
         net(torch.zeros(2, 2, 3, 3))
@@ -227,35 +264,47 @@ def test_layers_that_never_run_are_named(tmp_path, capfd):
     model.spare = nn.Linear(3, 3)
     runner(tmp_path, dict(layers='spare|fc'), iters=2, model=model).train()
     assert "selects 'spare', not run in the first iteration" in ''.join(capfd.readouterr())
-    with pytest.raises(ValueError, match="selects 'spare', not run in the first iteration, so that max_norm cannot hold there"):
-        runner(tmp_path, dict(layers='spare|fc', max_norm=1.), iters=2, model=model).train()
+    with pytest.raises(
+        ValueError, match="selects 'spare', not run in the first iteration, so that max_norm cannot hold there"
+    ):
+        runner(tmp_path, dict(layers='spare|fc', max_norm=1.0), iters=2, model=model).train()
 
 
-def test_readings_are_of_the_samples_that_the_loss_keeps():
+def test_readings_are_of_the_samples_that_the_loss_keeps(monkeypatch):
     loss = LipschitzKDLoss()
     feats = [torch.randn(3, 4, 5, 5) for _ in range(3)]
     student = [feat.clone() for feat in feats]
     student[1][0] = 0  # the first sample has norm 0 in both pairs
     student[0] *= 2  # and the others twice the teacher's in the first
     loss(student, feats)
-    model = SimpleNamespace(entries=[SimpleNamespace(loss=loss, student_taps=[Tap(name) for name in 'abc'])])
-    reading = read_norms(model)
+    monkeypatch.setattr(
+        'mmlckd.hooks.spectral_norm_hook.entries_of', lambda model: [SimpleNamespace(statistics=loss.statistics)]
+    )
+    reading = read_statistics(None)
     assert reading['log_ratio'] == pytest.approx([math.log(2), 0], abs=1e-5)
     assert reading['student'] == pytest.approx([2 * reading['teacher'][0], reading['teacher'][1]], rel=1e-5)
     student[1].zero_()
     loss(student, feats)
-    assert read_norms(model) == dict(student=[0, 0], teacher=[0, 0], log_ratio=[0, 0])  # none is left
+    assert read_statistics(None) == dict(student=[0, 0], teacher=[0, 0], log_ratio=[0, 0])  # none is left
 
 
-@pytest.mark.parametrize('options, message', [
-    (dict(interval=0), 'interval is 0'), (dict(num_iters=1), 'num_iters is 1: at least 2'), (dict(max_norm=1.), 'max_norm is 1.0 and layers None'),
-    (dict(layers='conv', max_norm=-1.), 'max_norm is -1.0')])
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (dict(interval=0), 'interval is 0'),
+        (dict(num_iters=1), 'num_iters is 1: at least 2'),
+        (dict(max_norm=1.0), 'max_norm is 1.0 and layers None'),
+        (dict(layers='conv', max_norm=-1.0), 'max_norm is -1.0'),
+    ],
+)
 def test_wrong_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         HOOKS.build(dict(type='mmlckd.SpectralNormHook', **options))
 
 
-@pytest.mark.parametrize('layers, message', [('convv', "there are 'conv1', 'conv2', 'fc'"), ('conv[', 'no regular expression')])
+@pytest.mark.parametrize(
+    'layers, message', [('convv', "there are 'conv1', 'conv2', 'fc'"), ('conv[', 'no regular expression')]
+)
 def test_layers_that_are_not_there_are_named(layers, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         runner(tmp_path, dict(layers=layers)).train()
@@ -263,6 +312,13 @@ def test_layers_that_are_not_there_are_named(layers, message, tmp_path):
 
 def test_two_ranks_stay_one_model(tmp_path):
     folder = Path(__file__).parent
-    result = run('-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=29587', folder / 'two_ranks.py', tmp_path,
-                 PYTHONPATH=f'{ROOT}:{folder.parent}:{folder}')
+    result = run(
+        '-m',
+        'torch.distributed.run',
+        '--nproc_per_node=2',
+        '--master_port=29587',
+        folder / 'two_ranks.py',
+        tmp_path,
+        PYTHONPATH=f'{ROOT}:{folder.parent}:{folder}',
+    )
     assert result.returncode == 0, result.stderr[-3000:]

@@ -1,5 +1,7 @@
 """The Lipschitz loss against its equations."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +14,9 @@ SHAPES = [(3, 8, 16, 16), (3, 12, 8, 8), (3, 16, 4, 4), (3, 20, 2, 2)]
 
 def maps(seed, shapes=SHAPES, grad=False):
     generator = torch.Generator().manual_seed(seed)
-    return [(torch.rand(shape, generator=generator, dtype=torch.float64) + 0.1).requires_grad_(grad) for shape in shapes]
+    return [
+        (torch.rand(shape, generator=generator, dtype=torch.float64) + 0.1).requires_grad_(grad) for shape in shapes
+    ]
 
 
 def authors_norm(feat_in, feat_out):
@@ -27,19 +31,26 @@ def authors_norm(feat_in, feat_out):
 @pytest.mark.parametrize('count, weights', [(2, [1 / 2]), (3, [1 / 4, 1 / 2]), (4, [1 / 8, 1 / 4, 1 / 2])])
 def test_absolute_distance_is_the_authors_loss(count, weights):
     student, teacher = maps(0)[:count], maps(1)[:count]
-    expected = sum(weight * (authors_norm(*student[k:k + 2]) - authors_norm(*teacher[k:k + 2])).square().mean() for k, weight in enumerate(weights))
+    expected = sum(
+        weight * (authors_norm(*student[k : k + 2]) - authors_norm(*teacher[k : k + 2])).square().mean()
+        for k, weight in enumerate(weights)
+    )
     loss = LipschitzKDLoss(distance='absolute', center=False, pair_weights='geometric')(student, teacher)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-@pytest.mark.parametrize('distance, formula', [('log', lambda s, t: torch.log(s / t)**2), ('relative', lambda s, t: ((s - t) / t)**2)])
+@pytest.mark.parametrize(
+    'distance, formula', [('log', lambda s, t: torch.log(s / t) ** 2), ('relative', lambda s, t: ((s - t) / t) ** 2)]
+)
 def test_scale_free_distances(distance, formula):
     student, teacher = maps(0), maps(1)
-    norms = [[transmitting_norm(*feats[k:k + 2], center=True) for k in range(3)] for feats in (student, teacher)]
+    norms = [[transmitting_norm(*feats[k : k + 2], center=True) for k in range(3)] for feats in (student, teacher)]
     expected = sum(formula(s, t).mean() / 3 for s, t in zip(*norms))
-    loss = LipschitzKDLoss(loss_weight=2., distance=distance, pair_weights='uniform')(student, teacher)
+    loss = LipschitzKDLoss(loss_weight=2.0, distance=distance, pair_weights='uniform')(student, teacher)
     assert loss.item() == pytest.approx(2 * expected.item())
-    scaled = LipschitzKDLoss(loss_weight=2., distance=distance, pair_weights='uniform')([10 * feat for feat in student], [10 * feat for feat in teacher])
+    scaled = LipschitzKDLoss(loss_weight=2.0, distance=distance, pair_weights='uniform')(
+        [10 * feat for feat in student], [10 * feat for feat in teacher]
+    )
     assert scaled.item() == pytest.approx(loss.item())
 
 
@@ -112,8 +123,10 @@ def test_centring_by_default_belongs_to_the_scale_free_distances():
 
 def test_listed_pair_weights():
     student, teacher = maps(0), maps(1)
-    parts = [LipschitzKDLoss(pair_weights=[float(k == chosen) for k in range(3)])(student, teacher) for chosen in range(3)]
-    loss = LipschitzKDLoss(pair_weights=[1., 2., 3.])(student, teacher)
+    parts = [
+        LipschitzKDLoss(pair_weights=[float(k == chosen) for k in range(3)])(student, teacher) for chosen in range(3)
+    ]
+    loss = LipschitzKDLoss(pair_weights=[1.0, 2.0, 3.0])(student, teacher)
     assert loss.item() == pytest.approx(sum((k + 1) * part.item() for k, part in enumerate(parts)))
 
 
@@ -124,24 +137,30 @@ def test_half_precision_maps():
     assert loss.item() == pytest.approx(LipschitzKDLoss()(maps(0), maps(1)).item(), rel=0.3)
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (dict(distance='l2'), "distance is 'l2': choose one of 'log', 'relative', 'absolute'"),
-    (dict(pair_weights='harmonic'), "pair_weights is 'harmonic'"),
-    (dict(loss_weight=-1), 'loss_weight is -1'),
-    (dict(num_iters=0), 'num_iters is 0'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(distance='l2'), "distance is 'l2': choose one of 'log', 'relative', 'absolute'"),
+        (dict(pair_weights='harmonic'), "pair_weights is 'harmonic'"),
+        (dict(loss_weight=-1), 'loss_weight is -1'),
+        (dict(num_iters=0), 'num_iters is 0'),
+    ],
+)
 def test_wrong_options(arguments, message):
     with pytest.raises(ValueError, match=message):
         LipschitzKDLoss(**arguments)
 
 
-@pytest.mark.parametrize('student, teacher, message', [
-    (maps(0), maps(1)[:3], '4 student maps against 3 teacher maps'),
-    (maps(0)[:1], maps(1)[:1], 'needs at least two'),
-    (maps(0), [feat[:2] for feat in maps(1)], 'a student batch of 3 against a teacher batch of 2'),
-])
+@pytest.mark.parametrize(
+    'student, teacher, message',
+    [
+        (maps(0), maps(1)[:3], '4 student maps and 3 teacher maps'),
+        (maps(0)[:1], maps(1)[:1], 'needs at least two'),
+        (maps(0), [feat[:2] for feat in maps(1)], 'a student batch of 3 against a teacher batch of 2'),
+    ],
+)
 def test_wrong_maps(student, teacher, message):
     with pytest.raises(ValueError, match=message):
         LipschitzKDLoss()(student, teacher)
     with pytest.raises(ValueError, match='pair_weights has 2 numbers for 3 pairs'):
-        LipschitzKDLoss(pair_weights=[1., 2.])(maps(0), maps(1))
+        LipschitzKDLoss(pair_weights=[1.0, 2.0])(maps(0), maps(1))

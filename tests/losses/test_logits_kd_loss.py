@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import math
 
 import pytest
@@ -8,9 +10,9 @@ from mmlckd.losses import LogitsKDLoss
 
 def test_two_classes_in_closed_form():
     """Softened by tau = 2: teacher (3/4, 1/4) from logits 2 log 3 apart, student (1/2, 1/2)."""
-    teacher, student = torch.tensor([[2 * math.log(3.), 0.]]), torch.zeros(1, 2)
+    teacher, student = torch.tensor([[2 * math.log(3.0), 0.0]]), torch.zeros(1, 2)
     divergence = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
-    assert LogitsKDLoss(tau=2., loss_weight=0.5)(student, teacher).item() == pytest.approx(0.5 * 4 * divergence)
+    assert LogitsKDLoss(tau=2.0, loss_weight=0.5)(student, teacher).item() == pytest.approx(0.5 * 4 * divergence)
 
 
 def test_mean_over_samples_and_positions():
@@ -41,7 +43,7 @@ def test_wrong_options(arguments):
 
 
 def test_wrong_logits():
-    with pytest.raises(ValueError, match=r'student logits \(2, 3\) against teacher logits \(2, 4\)'):
+    with pytest.raises(ValueError, match=r'student map 0 is \(2, 3\) and the teacher.s \(2, 4\)'):
         LogitsKDLoss()(torch.zeros(2, 3), torch.zeros(2, 4))
-    with pytest.raises(ValueError, match='1 student logits against 2'):
+    with pytest.raises(ValueError, match='1 student maps and 2 teacher maps'):
         LogitsKDLoss()([torch.zeros(2, 3)], [torch.zeros(2, 3)] * 2)

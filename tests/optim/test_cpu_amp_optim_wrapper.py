@@ -1,5 +1,7 @@
 """bfloat16 where it is asked for, float32 around it, and nothing left behind."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from torch import nn
@@ -19,10 +21,14 @@ class Model(nn.Module):
 
 
 def wrapper(model, **kwargs):
-    return OPTIM_WRAPPERS.build(dict(type='mmlckd.CpuAmpOptimWrapper', optimizer=torch.optim.SGD(model.parameters(), lr=0.1), **kwargs))
+    return OPTIM_WRAPPERS.build(
+        dict(type='mmlckd.CpuAmpOptimWrapper', optimizer=torch.optim.SGD(model.parameters(), lr=0.1), **kwargs)
+    )
 
 
-@pytest.mark.parametrize('modules, dtypes', [(None, (torch.bfloat16,) * 3), (['backbone'], (torch.bfloat16, torch.float32, torch.float32))])
+@pytest.mark.parametrize(
+    'modules, dtypes', [(None, (torch.bfloat16,) * 3), (['backbone'], (torch.bfloat16, torch.float32, torch.float32))]
+)
 def test_precision_inside_after_and_beyond(modules, dtypes):
     model = Model()
     optimizer = wrapper(model, modules=modules)

@@ -1,5 +1,7 @@
 """What a study runs: cells and their configs, and how weights are chosen."""
 
+from __future__ import annotations
+
 import pytest
 from conftest import ROOT
 from mmengine.config import Config
@@ -16,8 +18,21 @@ def cell(*method, recipe=DIGITS, losses=(), weights=(), seed=3):
 
 
 def study(**fields):
-    return Study(Config({**dict(data=dict(a='a.py', b='b.py'), methods=[[], ['kd'], ['kd', 'lipschitz']], seeds=[10, 11],
-                                selection_seeds=[0, 1], grid=dict(kd=[1., 2.], lipschitz=[0.1, 1.])), **fields}), 'mine')
+    return Study(
+        Config(
+            {
+                **dict(
+                    data=dict(a='a.py', b='b.py'),
+                    methods=[[], ['kd'], ['kd', 'lipschitz']],
+                    seeds=[10, 11],
+                    selection_seeds=[0, 1],
+                    grid=dict(kd=[1.0, 2.0], lipschitz=[0.1, 1.0]),
+                ),
+                **fields,
+            }
+        ),
+        'mine',
+    )
 
 
 def test_the_student_alone_is_the_plain_network():
@@ -32,10 +47,13 @@ def test_a_method_has_its_losses_alone_with_its_weights():
     assert losses == dict(ofd=read_config(DIGITS).model.losses.ofd, fsp=dict(**fsp, loss_weight=0.5))
 
 
-@pytest.mark.parametrize('recipe, hook, with_it, without_it', [
-    ('configs/lckd/cifar100_wrn28-4_to_wrn16-4.py', 'LossWeightHook', ('ofd', 'lipschitz'), ('ofd',)),
-    ('configs/lckd/voc_deeplabv3plus_r101_to_r18.py', 'ConnectorWarmupHook', ('ofd',), ()),
-])
+@pytest.mark.parametrize(
+    'recipe, hook, with_it, without_it',
+    [
+        ('configs/lckd/cifar100_wrn28-4_to_wrn16-4.py', 'LossWeightHook', ('ofd', 'lipschitz'), ('ofd',)),
+        ('configs/lckd/voc_deeplabv3plus_r101_to_r18.py', 'ConnectorWarmupHook', ('ofd',), ()),
+    ],
+)
 def test_hooks_stay_where_they_serve_a_loss(recipe, hook, with_it, without_it):
     for method, there in ((with_it, True), (without_it, False)):
         hooks = [item.type.split('.')[-1] for item in cell(*method, recipe=recipe).config().custom_hooks]
@@ -45,7 +63,7 @@ def test_hooks_stay_where_they_serve_a_loss(recipe, hook, with_it, without_it):
 def test_the_digest_is_that_of_the_run_and_not_of_its_seed():
     digest = cell('kd').digest()
     assert cell('kd', seed=4).digest() == digest
-    assert len({digest, cell('ofd').digest(), cell('kd', weights=dict(kd=2.)).digest(), cell().digest()}) == 4
+    assert len({digest, cell('ofd').digest(), cell('kd', weights=dict(kd=2.0)).digest(), cell().digest()}) == 4
 
 
 def test_unknown_losses_and_plain_configs_are_refused():
@@ -58,7 +76,11 @@ def test_unknown_losses_and_plain_configs_are_refused():
 def test_the_report_goes_seed_by_seed():
     cells = study().cells()
     assert [(cell.seed, cell.data, cell.method) for cell in cells[:4]] == [
-        (10, 'a', ()), (10, 'a', ('kd',)), (10, 'a', ('kd', 'lipschitz')), (10, 'b', ())]
+        (10, 'a', ()),
+        (10, 'a', ('kd',)),
+        (10, 'a', ('kd', 'lipschitz')),
+        (10, 'b', ()),
+    ]
     assert len(cells) == 2 * 2 * 3
 
 
@@ -67,20 +89,23 @@ def test_selection_takes_the_best_validation_result_and_keeps_it_for_longer_meth
 
     def run(cells):
         asked.extend(cells)
-        return [dict(validation=cell.weights['kd'] * 10 - abs(cell.weights.get('lipschitz', 1.) - 1.) + cell.seed) for cell in cells]
+        return [
+            dict(validation=cell.weights['kd'] * 10 - abs(cell.weights.get('lipschitz', 1.0) - 1.0) + cell.seed)
+            for cell in cells
+        ]
 
     chosen = study().selection(run)
-    assert chosen['kd']['weights'] == dict(kd=2.)
-    assert chosen['kd+lipschitz']['weights'] == dict(kd=2., lipschitz=1.)
-    assert chosen['kd']['tried'] == [[1., 10.5], [2., 20.5]]
+    assert chosen['kd']['weights'] == dict(kd=2.0)
+    assert chosen['kd+lipschitz']['weights'] == dict(kd=2.0, lipschitz=1.0)
+    assert chosen['kd']['tried'] == [[1.0, 10.5], [2.0, 20.5]]
     assert {cell.seed for cell in asked} == {0, 1} and {cell.data for cell in asked} == {'a', 'b'}
-    assert all(cell.weights['kd'] == 2. for cell in asked if len(cell.method) == 2)
+    assert all(cell.weights['kd'] == 2.0 for cell in asked if len(cell.method) == 2)
 
 
 def test_selection_needs_grids_and_the_shorter_methods():
-    for fields in (dict(grid=dict(kd=[1.])), dict(methods=[['kd', 'lipschitz']])):
+    for fields in (dict(grid=dict(kd=[1.0])), dict(methods=[['kd', 'lipschitz']])):
         with pytest.raises(ValueError, match="'KD \\+ Lipschitz' cannot be tuned"):
-            study(**fields).selection(lambda cells: [dict(validation=0.)] * len(cells))
+            study(**fields).selection(lambda cells: [dict(validation=0.0)] * len(cells))
 
 
 def test_seeds_of_selection_are_not_reported():
@@ -92,12 +117,14 @@ def test_seeds_of_selection_are_not_reported():
 
 def test_a_command_line_names_other_data_methods_and_seeds():
     other = restricted(study(), ['b', 'my/own.py'], ['alone', 'kd+at'], [7])
-    assert other.data == {'b': 'b.py', 'own': 'my/own.py'} and other.methods == [(), ('kd', 'at')] and other.seeds == [7]
+    assert (
+        other.data == {'b': 'b.py', 'own': 'my/own.py'} and other.methods == [(), ('kd', 'at')] and other.seeds == [7]
+    )
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'configs/study').glob('*.py')), ids=lambda path: path.stem)
 def test_every_preset_is_complete(path):
     preset = Study(read_config(str(path)), path.stem)
-    assert all(cell.config().model for cell in preset.cells()[:len(preset.data) * len(preset.methods)])
+    assert all(cell.config().model for cell in preset.cells()[: len(preset.data) * len(preset.methods)])
     if preset.grid:
-        assert preset.selection(lambda cells: [dict(validation=0.)] * len(cells))
+        assert preset.selection(lambda cells: [dict(validation=0.0)] * len(cells))

@@ -1,5 +1,7 @@
 """Paired comparisons against scipy's test and worked examples."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,12 +26,12 @@ def test_compare_is_the_paired_t_test(pairs):
         assert result.half_width == pytest.approx((interval.high - interval.low) / 2)
 
 
-@pytest.mark.parametrize('shift, p_value', [(0., 1.), (2., 0.)])
+@pytest.mark.parametrize('shift, p_value', [(0.0, 1.0), (2.0, 0.0)])
 def test_differences_without_spread(shift, p_value):
-    assert compare([1. + shift, 2. + shift], [1., 2.]) == (shift, 0., p_value, 2)
+    assert compare([1.0 + shift, 2.0 + shift], [1.0, 2.0]) == (shift, 0.0, p_value, 2)
 
 
-@pytest.mark.parametrize('values, baseline', [([1.], [2.]), ([1., 2.], [1.])])
+@pytest.mark.parametrize('values, baseline', [([1.0], [2.0]), ([1.0, 2.0], [1.0])])
 def test_too_few_or_unequal_runs_are_refused(values, baseline):
     with pytest.raises(ValueError, match='as many on both sides, at least two'):
         compare(values, baseline)
@@ -38,7 +40,7 @@ def test_too_few_or_unequal_runs_are_refused(values, baseline):
 def test_holm_by_hand():
     # sorted 0.01, 0.02, 0.03 times 3, 2, 1 = 0.03, 0.04, 0.03, and no later one below an earlier: 0.03, 0.04, 0.04
     assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
-    assert holm([0.6, 0.5]) == [1., 1.]
+    assert holm([0.6, 0.5]) == [1.0, 1.0]
     assert holm([]) == []
 
 
@@ -46,26 +48,38 @@ def test_holm_by_hand():
 def test_holm_lies_between_the_plain_values_and_bonferronis(p_values):
     adjusted = holm(p_values)
     for plain, value in zip(p_values, adjusted):
-        assert plain <= value <= min(1., len(p_values) * plain) + 1e-12
-    assert np.argsort(p_values, kind='stable').tolist() == sorted(range(len(p_values)), key=lambda i: (adjusted[i], p_values[i], i))
+        assert plain <= value <= min(1.0, len(p_values) * plain) + 1e-12
+    assert np.argsort(p_values, kind='stable').tolist() == sorted(
+        range(len(p_values)), key=lambda i: (adjusted[i], p_values[i], i)
+    )
 
 
 def test_verdicts_by_hand():
     def records(data, guided, plain):
-        return [dict(data=data, method=method, seed=seed, test=test, validation=test, **{'noise 32': noise})
-                for method, results in ((['kd'], plain), (['kd', 'lipschitz'], guided)) for seed, (test, noise) in enumerate(results)]
+        return [
+            dict(data=data, method=method, seed=seed, test=test, validation=test, **{'noise 32': noise})
+            for method, results in ((['kd'], plain), (['kd', 'lipschitz'], guided))
+            for seed, (test, noise) in enumerate(results)
+        ]
 
-    plain = [(90., 50.), (91., 51.), (92., 52.), (90., 50.)]
-    better = [(92.1, 53.), (92.9, 54.), (93.1, 55.), (92.1, 53.)]  # by 2.1, 1.9, 1.1, 2.1 with half the spread, and 3 under noise
-    worse = [(89.5, 50.), (90.5, 51.), (91.5, 52.), (89.5, 50.)]
+    plain = [(90.0, 50.0), (91.0, 51.0), (92.0, 52.0), (90.0, 50.0)]
+    better = [
+        (92.1, 53.0),
+        (92.9, 54.0),
+        (93.1, 55.0),
+        (92.1, 53.0),
+    ]  # by 2.1, 1.9, 1.1, 2.1 with half the spread, and 3 under noise
+    worse = [(89.5, 50.0), (90.5, 51.0), (91.5, 52.0), (89.5, 50.0)]
     assert verdicts(records('a', better, plain) + records('b', better, plain)) == [
         'a gain of 1.00 or more on two data sets, with p < 0.05: met (+1.80, +1.80)',
         'nowhere a loss of more than 0.30: met (+1.80 at the lowest)',
         'a smaller spread over seeds: met (0.53 against 0.96, 0.53 against 0.96)',
-        '2 points more under noise 32: met (+3.00, +3.00)']
+        '2 points more under noise 32: met (+3.00, +3.00)',
+    ]
     assert verdicts(records('a', better, plain) + records('b', worse, plain)) == [
         'a gain of 1.00 or more on two data sets, with p < 0.05: missed (+1.80, -0.50)',
         'nowhere a loss of more than 0.30: missed (-0.50 at the lowest)',
         'a smaller spread over seeds: missed (0.53 against 0.96, 0.96 against 0.96)',
-        '2 points more under noise 32: missed (+3.00, +0.00)']
+        '2 points more under noise 32: missed (+3.00, +0.00)',
+    ]
     assert verdicts(records('a', better, plain)[:4]) == []

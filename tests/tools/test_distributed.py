@@ -1,5 +1,7 @@
 """Jobs of several processes: what they learn, and how they end."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -14,12 +16,17 @@ import torch
 from conftest import ROOT, run, save_untrained
 from mmengine.runner import Runner
 
-from mmlckd.checkpoint import read_checkpoint
+from mmlckd.checkpoints import read_checkpoint
 from mmlckd.config import read_config
 
-GUIDED = {task: f'configs/demo/{name}.py' for task, name in dict(
-    classification='mnist5k_wrn16-2_to_wrn10-1', detection='digits_faster_rcnn_r18x32_to_r18x16',
-    segmentation='digits_deeplabv3plus_r18x32_to_r18x16').items()}
+GUIDED = {
+    task: f'configs/demo/{name}.py'
+    for task, name in dict(
+        classification='mnist5k_wrn16-2_to_wrn10-1',
+        detection='digits_faster_rcnn_r18x32_to_r18x16',
+        segmentation='digits_deeplabv3plus_r18x32_to_r18x16',
+    ).items()
+}
 ITERATIONS = 20
 
 
@@ -49,12 +56,16 @@ def deterministic(task, folder, teacher, indices):
     loader.dataset, loader.batch_size, loader.sampler.shuffle = dataset, 2, False
     if task == 'detection':
         for stage in ('rpn', 'rcnn'):
-            config.model.student.train_cfg[stage].sampler.num = 100_000  # more than there are boxes: all are taken, none is drawn
+            config.model.student.train_cfg[
+                stage
+            ].sampler.num = 100_000  # more than there are boxes: all are taken, none is drawn
     return config
 
 
 @pytest.mark.parametrize('task, nodes', [('classification', 2), ('detection', 1), ('segmentation', 1)])
-def test_two_processes_learn_what_one_learns_from_the_averaged_gradients(task, nodes, mnist, devkit, teacher, tmp_path, monkeypatch):
+def test_two_processes_learn_what_one_learns_from_the_averaged_gradients(
+    task, nodes, mnist, devkit, teacher, tmp_path, monkeypatch
+):
     """To the bit: DDP's sum halved is the sum of the losses' halves' gradients, for a half is exact in binary.
 
     Batch norms and loss averages are each process's own, so the one process takes the two half-batches in turn and accumulates.
@@ -62,12 +73,16 @@ def test_two_processes_learn_what_one_learns_from_the_averaged_gradients(task, n
     folder = mnist if task == 'classification' else devkit
     images = [i % 8 for i in range(4 * ITERATIONS)]
     # DefaultSampler deals images out in turn: of 0, 1, 2, 3 the first process has 0 and 2, the second 1 and 3.
-    halves = [image for i in range(0, len(images), 4) for image in (images[i], images[i + 2], images[i + 1], images[i + 3])]
+    halves = [
+        image for i in range(0, len(images), 4) for image in (images[i], images[i + 2], images[i + 1], images[i + 3])
+    ]
     deterministic(task, folder, teacher, images).dump(tmp_path / 'two.py')
     monkeypatch.setenv('PORT', str(29585 + 2 * len(task)))
     launch = ['bash', 'tools/dist_train.sh', tmp_path / 'two.py', 2 // nodes, '--work-dir', tmp_path / 'two']
     jobs = [start(launch, NNODES=str(nodes), NODE_RANK=str(node)) for node in range(nodes)]
-    deterministic(task, folder, teacher, halves).dump(tmp_path / 'one.py')  # a dump sorts the losses, and their sum rounds by their order
+    deterministic(task, folder, teacher, halves).dump(
+        tmp_path / 'one.py'
+    )  # a dump sorts the losses, and their sum rounds by their order
     one = read_config(tmp_path / 'one.py')
     one.update(work_dir=str(tmp_path / 'one'), val_cfg=None, val_dataloader=None, val_evaluator=None)
     one.optim_wrapper.accumulative_counts = 2
@@ -86,7 +101,11 @@ def test_two_processes_learn_what_one_learns_from_the_averaged_gradients(task, n
     for one_state, two_state in zip(runner.optim_wrapper.optimizer.state.values(), two['optimizer']['state'].values()):
         assert all(torch.equal(value, two_state[key]) for key, value in one_state.items())
         assert one_state['exp_avg' if task == 'detection' else 'momentum_buffer'].any()  # there were gradients
-    lines = [json.loads(line) for file in (tmp_path / 'two').glob('*/vis_data/scalars.json') for line in file.read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for file in (tmp_path / 'two').glob('*/vis_data/scalars.json')
+        for line in file.read_text().splitlines()
+    ]
     assert any(key.endswith(('top1', 'mAP', 'mIoU')) for key in lines[-1])
     assert not any(key.startswith(('module.', 'student.', 'teacher.')) for key in two['state_dict'])
 
@@ -94,16 +113,32 @@ def test_two_processes_learn_what_one_learns_from_the_averaged_gradients(task, n
 def test_two_processes_evaluate_what_one_does(mnist, tmp_path):
     alone = 'configs/demo/mnist5k_wrn10-1.py'
     checkpoint = save_untrained(alone, tmp_path / 'student.pth')
-    for name, command in dict(one=['tools/test.py', alone, checkpoint], two=['tools/dist_test.sh', alone, checkpoint, 2]).items():
-        result = run(*command, '--work-dir', tmp_path / name, '--out', tmp_path / f'{name}.json',
-                     '--cfg-options', f'test_dataloader.dataset.data_root={mnist}', PORT='29599')
+    for name, command in dict(
+        one=['tools/test.py', alone, checkpoint], two=['tools/dist_test.sh', alone, checkpoint, 2]
+    ).items():
+        result = run(
+            *command,
+            '--work-dir',
+            tmp_path / name,
+            '--out',
+            tmp_path / f'{name}.json',
+            '--cfg-options',
+            f'test_dataloader.dataset.data_root={mnist}',
+            PORT='29599',
+        )
         assert result.returncode == 0, result.stderr[-3000:]
     assert (tmp_path / 'one.json').read_text() == (tmp_path / 'two.json').read_text()
 
 
 def start(command, **environment):
-    return subprocess.Popen(list(map(str, command)), cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={
-        **os.environ, 'PYTHONPATH': str(ROOT), 'PYTHON': sys.executable, 'PYTHONUNBUFFERED': '1', **environment})
+    return subprocess.Popen(
+        list(map(str, command)),
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHON': sys.executable, 'PYTHONUNBUFFERED': '1', **environment},
+    )
 
 
 def until(job, pattern):
@@ -152,7 +187,9 @@ def test_a_job_told_to_end_saves_and_one_with_a_dead_rank_ends(mnist, teacher, t
     os.kill(victim, signal.SIGKILL)
     output, _ = job.communicate(timeout=60)
     assert time.monotonic() - began < 60 and job.returncode == 128 + signal.SIGKILL
-    assert f'error: rank 1 (process {victim}) was killed by SIGKILL, and the whole job with it' in output, output[-3000:]
+    assert f'error: rank 1 (process {victim}) was killed by SIGKILL, and the whole job with it' in output, output[
+        -3000:
+    ]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='SyncBN runs on GPUs only')
@@ -161,5 +198,11 @@ def test_sync_bn_in_student_and_connectors(mnist, teacher, tmp_path, monkeypatch
     config = deterministic('classification', mnist, teacher, list(range(8)))
     config.sync_bn = 'torch'
     config.dump(tmp_path / 'sync.py')
-    result = run('tools/dist_train.sh', tmp_path / 'sync.py', str(min(2, torch.cuda.device_count())), '--work-dir', tmp_path / 'run')
+    result = run(
+        'tools/dist_train.sh',
+        tmp_path / 'sync.py',
+        str(min(2, torch.cuda.device_count())),
+        '--work-dir',
+        tmp_path / 'run',
+    )
     assert result.returncode == 0, result.stderr[-3000:]

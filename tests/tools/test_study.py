@@ -1,25 +1,27 @@
 """Studies end to end, on shortened recipes: records, tables, figure, and what is not run again."""
 
+from __future__ import annotations
+
 import json
 
 import pytest
 from conftest import GUIDED, ROOT, run
 
-RECIPE = f'''
+RECIPE = f"""
 _base_ = '{ROOT / GUIDED}'
 train_cfg = dict(max_epochs=1, val_interval=1)
 train_dataloader = dict(dataset=dict(data_root='MNIST'))
 val_dataloader = dict(dataset=dict(data_root='MNIST', ann_file='meta/train_100.txt'))
 test_dataloader = dict(dataset=dict(data_root='MNIST', ann_file='meta/train_100.txt'))
 model = dict(teacher=dict(checkpoint=None))
-'''
-STUDY = '''
+"""
+STUDY = """
 data = {'digits': 'recipe.py'}
 methods = [[], ['kd'], ['kd', 'lipschitz']]
 seeds, selection_seeds = [10, 11], [0]
 grid = dict(kd=[1.], lipschitz=[0.1, 1.])
 weights = 'weights.json'
-'''
+"""
 
 
 @pytest.fixture(scope='module')
@@ -46,10 +48,24 @@ def test_a_study_from_selection_to_figure(folder):
     assert result.returncode == 0, result.stderr
     assert 'Paired differences' in result.stdout and 'KD + Lipschitz' in result.stdout
     records = json.loads((folder / 'work/study_mine.json').read_text())['records']
-    assert [(record['seed'], record['method']) for record in records] == [(s, m) for s in (10, 11) for m in ([], ['kd'], ['kd', 'lipschitz'])]
+    assert [(record['seed'], record['method']) for record in records] == [
+        (s, m) for s in (10, 11) for m in ([], ['kd'], ['kd', 'lipschitz'])
+    ]
     for record in records:
-        assert {'test', 'validation', 'train', 'noise 32', 'FGSM 8', 'local constant', 'commit', 'versions', 'machine'} <= set(record)
-        assert record['test'] == record['validation'] == record['train'] and 0 <= record['test'] <= 100  # the same images, here
+        assert {
+            'test',
+            'validation',
+            'train',
+            'noise 32',
+            'FGSM 8',
+            'local constant',
+            'commit',
+            'versions',
+            'machine',
+        } <= set(record)
+        assert (
+            record['test'] == record['validation'] == record['train'] and 0 <= record['test'] <= 100
+        )  # the same images, here
         assert record['local constant'] > 0 and len(record['curves']['loss']) == 1
     assert records[2]['weights'] == chosen['methods']['kd+lipschitz']['weights']
     assert (folder / 'work/study_mine.png').stat().st_size > 10_000
@@ -66,25 +82,32 @@ def test_a_study_from_selection_to_figure(folder):
 
 
 def test_own_recipe_methods_and_seeds_on_the_command_line(folder):
-    result = study(folder, '--preset', 'quick', '--data', 'recipe.py', '--methods', 'ofd', '--seeds', '20', '--jobs', '1')
+    result = study(
+        folder, '--preset', 'quick', '--data', 'recipe.py', '--methods', 'ofd', '--seeds', '20', '--jobs', '1'
+    )
     assert result.returncode == 0, result.stderr
     records = json.loads((folder / 'work/study_quick.json').read_text())['records']
     assert [(record['data'], record['method'], record['seed']) for record in records] == [('recipe', ['ofd'], 20)]
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (['mine.py', '--methods', 'kdd'], "has the loss 'kdd'"),
-    (['mine.py', '--jobs', '0'], '--jobs is 0'),
-    (['mine.py', '--data', 'nothing.py'], "config 'nothing.py' does not exist"),
-    (['mine.py', '--seeds', '0'], 'which are selection_seeds too'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['mine.py', '--methods', 'kdd'], "has the loss 'kdd'"),
+        (['mine.py', '--jobs', '0'], '--jobs is 0'),
+        (['mine.py', '--data', 'nothing.py'], "config 'nothing.py' does not exist"),
+        (['mine.py', '--seeds', '0'], 'which are selection_seeds too'),
+    ],
+)
 def test_wrong_input_ends_in_a_sentence(folder, arguments, message):
     result = study(folder, *arguments)
     assert result.returncode == 1 and message in result.stderr and 'Traceback' not in result.stderr
 
 
 def test_a_failing_cell_names_its_log(folder, mnist):
-    (folder / 'broken.py').write_text(RECIPE.replace('MNIST', str(mnist)) + "optim_wrapper = dict(optimizer=dict(type='NoSuchOptimizer'))\n")
+    (folder / 'broken.py').write_text(
+        RECIPE.replace('MNIST', str(mnist)) + "optim_wrapper = dict(optimizer=dict(type='NoSuchOptimizer'))\n"
+    )
     result = study(folder, 'mine.py', '--data', 'broken.py', '--seeds', '30')
     assert result.returncode == 1 and 'log.txt' in result.stderr, result.stderr
     log = next((folder / 'work/broken').rglob('log.txt'))

@@ -1,5 +1,7 @@
 """Detection and segmentation recipes, unchanged, on a devkit of digit scenes; their checkpoints in stock mmdet and mmseg."""
 
+from __future__ import annotations
+
 import json
 import re
 from pathlib import Path
@@ -8,12 +10,15 @@ import pytest
 import torch
 from conftest import ROOT, run, save_untrained
 
-from mmlckd.checkpoint import read_checkpoint
+from mmlckd.checkpoints import read_checkpoint
+from mmlckd.cli import leaf_datasets
 from mmlckd.config import bare_model, is_distiller, read_config
-from mmlckd.prerequisites import leaf_datasets
 
 DIGITS = 'zero,one,two,three,four,five,six,seven,eight,nine'
-DETECTION, SEGMENTATION = 'configs/demo/digits_faster_rcnn_r18x32_to_r18x16.py', 'configs/demo/digits_deeplabv3plus_r18x32_to_r18x16.py'
+DETECTION, SEGMENTATION = (
+    'configs/demo/digits_faster_rcnn_r18x32_to_r18x16.py',
+    'configs/demo/digits_deeplabv3plus_r18x32_to_r18x16.py',
+)
 
 
 def loaders(path, devkit):
@@ -28,8 +33,11 @@ def loaders(path, devkit):
             if config.default_scope == 'mmdet':
                 options.append(f'{field}.metainfo.classes=({DIGITS})')
             for i, step in enumerate(dataset.pipeline if 'demo' not in path else ()):
-                options += [f'{field}.pipeline.{i}.{key}=({"96,96" if key == "scale" else "64,64"})'
-                            for key in ('scale', 'crop_size', 'size') if key in step]
+                options += [
+                    f'{field}.pipeline.{i}.{key}=({"96,96" if key == "scale" else "64,64"})'
+                    for key in ('scale', 'crop_size', 'size')
+                    if key in step
+                ]
     return options
 
 
@@ -62,17 +70,37 @@ def train(path, devkit, untrained, work_dir, *more):
     if config.default_scope == 'mmdet':
         options += ['train_cfg.max_epochs=1', 'default_hooks.logger.interval=1']
         options.append(f'{box_head(config)}.num_classes=10')
-        options += ['train_dataloader.dataset.times=1'] if config.train_dataloader.dataset.type == 'RepeatDataset' else []
+        options += (
+            ['train_dataloader.dataset.times=1'] if config.train_dataloader.dataset.type == 'RepeatDataset' else []
+        )
     elif config.train_cfg.type == 'IterBasedTrainLoop':
-        options += ['train_cfg.max_iters=4', 'train_cfg.val_interval=4', 'train_dataloader.batch_size=2', 'default_hooks.checkpoint.interval=4',
-                    'default_hooks.logger.interval=1', f'model.{"student." if is_distiller(config.model) else ""}data_preprocessor.size=(64,64)']
+        options += [
+            'train_cfg.max_iters=4',
+            'train_cfg.val_interval=4',
+            'train_dataloader.batch_size=2',
+            'default_hooks.checkpoint.interval=4',
+            'default_hooks.logger.interval=1',
+            f'model.{"student." if is_distiller(config.model) else ""}data_preprocessor.size=(64,64)',
+        ]
         options += ['custom_hooks.0.iters=2'] if config.get('custom_hooks') else []
     else:
         options += ['train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'default_hooks.logger.interval=1']
-    result = run('tools/train.py', path, '--work-dir', work_dir, *(item for item in more if item.startswith('-')), '--cfg-options', *options,
-                 *(item for item in more if not item.startswith('-')))
+    result = run(
+        'tools/train.py',
+        path,
+        '--work-dir',
+        work_dir,
+        *(item for item in more if item.startswith('-')),
+        '--cfg-options',
+        *options,
+        *(item for item in more if not item.startswith('-')),
+    )
     assert result.returncode == 0, result.stderr[-3000:]
-    lines = [json.loads(line) for file in sorted(work_dir.glob('*/vis_data/scalars.json')) for line in file.read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for file in sorted(work_dir.glob('*/vis_data/scalars.json'))
+        for line in file.read_text().splitlines()
+    ]
     return [line for line in lines if 'loss' in line], [line for line in lines if 'loss' not in line]
 
 
@@ -93,7 +121,9 @@ def test_every_recipe_trains_and_validates_on_a_devkit(path, devkit, untrained, 
     assert (tmp_path / 'lipschitz.png').is_file()
 
 
-@pytest.mark.parametrize('path', ['configs/teachers/voc_retinanet_r101.py', 'configs/baselines/voc_deeplabv3plus_mobilenetv2.py'])
+@pytest.mark.parametrize(
+    'path', ['configs/teachers/voc_retinanet_r101.py', 'configs/baselines/voc_deeplabv3plus_mobilenetv2.py']
+)
 def test_teachers_and_students_alone_train_too(path, devkit, untrained, tmp_path):
     steps, validations = train(path, devkit, untrained, tmp_path)
     assert steps[-1]['loss'] > 0 and any(key.endswith(('mAP', 'mIoU')) for key in validations[-1])
@@ -118,14 +148,36 @@ def test_export_in_stock_mmdet_and_mmseg(trained, devkit, untrained, tmp_path):
     lenient = LENIENT if scope == 'mmdet' else []
     result = run('tools/export_student.py', folder / 'epoch_2.pth', tmp_path / 'student.pth')
     assert result.returncode == 0, result.stderr
-    exported, = tmp_path.glob('student-*.pth')
+    (exported,) = tmp_path.glob('student-*.pth')
     stock = Path(__import__(scope).__file__).parent / '.mim/tools/test.py'
-    read_config(alone).dump(tmp_path / 'alone.py')  # without bases: the fork's mmseg does not find its own by `mmseg::` names
-    theirs = run(stock, tmp_path / 'alone.py', exported, '--work-dir', tmp_path / 'theirs', '--cfg-options', *loaders(alone, devkit), *lenient)
+    read_config(alone).dump(
+        tmp_path / 'alone.py'
+    )  # without bases: the fork's mmseg does not find its own by `mmseg::` names
+    theirs = run(
+        stock,
+        tmp_path / 'alone.py',
+        exported,
+        '--work-dir',
+        tmp_path / 'theirs',
+        '--cfg-options',
+        *loaders(alone, devkit),
+        *lenient,
+    )
     assert theirs.returncode == 0, theirs.stderr[-3000:]
     options = [option.replace('model.', 'model.student.', 1) for option in lenient]
-    ours = run('tools/test.py', path, folder / 'epoch_2.pth', '--work-dir', tmp_path / 'ours', '--out', tmp_path / 'ours.json', '--cfg-options',
-               *loaders(path, devkit), *options, 'model.teacher.checkpoint=nowhere.pth')
+    ours = run(
+        'tools/test.py',
+        path,
+        folder / 'epoch_2.pth',
+        '--work-dir',
+        tmp_path / 'ours',
+        '--out',
+        tmp_path / 'ours.json',
+        '--cfg-options',
+        *loaders(path, devkit),
+        *options,
+        'model.teacher.checkpoint=nowhere.pth',
+    )
     assert ours.returncode == 0, ours.stderr[-3000:]
     metrics = json.loads((tmp_path / 'ours.json').read_text())
     name = 'pascal_voc/mAP' if scope == 'mmdet' else 'mIoU'

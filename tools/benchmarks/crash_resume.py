@@ -9,6 +9,8 @@ table says.
     python tools/benchmarks/crash_resume.py --kills 6 --ranks 2      # two processes, killed together
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import multiprocessing
@@ -21,7 +23,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import NamedTuple
 
 import mmpretrain.models  # noqa: F401  once, for all the trainings that are forked
 import numpy as np
@@ -32,8 +34,8 @@ from rich.progress import track
 from rich.table import Table
 from torch.distributed.elastic.utils.distributed import get_free_port
 
-from mmlckd.checkpoint import read_checkpoint
-from mmlckd.launching import run_tool
+from mmlckd.checkpoints import read_checkpoint
+from mmlckd.cli import run_tool
 from mmlckd.registry import HOOKS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -48,13 +50,19 @@ def make_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--kills', type=int, default=20, help='moments of SIGKILL (default: 20)')
     parser.add_argument('--terminations', type=int, default=4, help='moments of SIGTERM, beside those (default: 4)')
-    parser.add_argument('--epochs', type=int, default=5, help='epochs, each of them with a checkpoint and an evaluation (default: 5)')
+    parser.add_argument(
+        '--epochs', type=int, default=5, help='epochs, each of them with a checkpoint and an evaluation (default: 5)'
+    )
     parser.add_argument('--ranks', type=int, default=1, help='processes of the training (default: 1)')
     parser.add_argument('--workers', type=int, default=0, help='workers of its data loader (default: 0)')
     parser.add_argument('--seed', type=int, default=0, help='of the moments (default: 0)')
     parser.add_argument('--data', default='data/mnist5k', help='folder of MNIST-5k (default: data/mnist5k)')
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/crash_resume'), help='folder of the trainings, made anew')
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmarks/crash_resume.json'), help='where the JSON goes')
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/crash_resume'), help='folder of the trainings, made anew'
+    )
+    parser.add_argument(
+        '--out', type=Path, default=Path('work_dirs/benchmarks/crash_resume.json'), help='where the JSON goes'
+    )
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     return parser
 
@@ -100,15 +108,18 @@ class Training:
     """A training in processes of its own, forked from this one, which has everything imported."""
 
     def __init__(self, args, folder: Path, resume: bool = False):
-        self.events: List[Event] = []
+        self.events: list[Event] = []
         reading, writing = os.pipe()
-        self.processes = [fork.Process(target=_train, args=(args, folder, rank, reading, writing, resume)) for rank in range(args.ranks)]
+        self.processes = [
+            fork.Process(target=_train, args=(args, folder, rank, reading, writing, resume))
+            for rank in range(args.ranks)
+        ]
         for process in self.processes:
             process.start()
         os.close(writing)
         self.lines = os.fdopen(reading)
 
-    def until(self, phase: Optional[str] = None, iteration: Optional[int] = None) -> None:
+    def until(self, phase: str | None = None, iteration: int | None = None) -> None:
         """Listen until that phase begins, or to the end."""
         for line in self.lines:
             name, number, seconds = line.split()
@@ -116,7 +127,7 @@ class Training:
             if (name, int(number)) == (phase, iteration):
                 return
 
-    def end(self, number: Optional[int] = None) -> int:
+    def end(self, number: int | None = None) -> int:
         """Exit code of the first process, after a signal to all of them and their workers if one is given."""
         for process in self.processes if number else ():
             os.killpg(process.pid, number)
@@ -133,37 +144,68 @@ def _train(args, folder: Path, rank: int, reading: int, writing: int, resume: bo
     os.dup2(log, 1), os.dup2(log, 2)
     torch.set_num_threads(1)
     options = [f'{name}_dataloader.dataset.data_root={args.data}' for name in ('train', 'val', 'test')] + [
-        f'train_dataloader.num_workers={args.workers}', 'train_dataloader.persistent_workers=False',
-        'model.teacher.checkpoint=None', 'model.student.backbone.dropout=0.2', 'default_hooks.ema.type=EMAHook',
-        f'train_cfg.max_epochs={args.epochs}', 'train_cfg.val_interval=1', 'default_hooks.checkpoint.interval=1',
-        'default_hooks.checkpoint.max_keep_ckpts=1', 'default_hooks.checkpoint.save_best=auto']
+        f'train_dataloader.num_workers={args.workers}',
+        'train_dataloader.persistent_workers=False',
+        'model.teacher.checkpoint=None',
+        'model.student.backbone.dropout=0.2',
+        'default_hooks.ema.type=EMAHook',
+        f'train_cfg.max_epochs={args.epochs}',
+        'train_cfg.val_interval=1',
+        'default_hooks.checkpoint.interval=1',
+        'default_hooks.checkpoint.max_keep_ckpts=1',
+        'default_hooks.checkpoint.save_best=auto',
+    ]
     if args.ranks > 1:
-        os.environ.update(RANK=str(rank), WORLD_SIZE=str(args.ranks), LOCAL_RANK=str(rank), MASTER_ADDR='127.0.0.1', MASTER_PORT=args.port)
+        os.environ.update(
+            RANK=str(rank),
+            WORLD_SIZE=str(args.ranks),
+            LOCAL_RANK=str(rank),
+            MASTER_ADDR='127.0.0.1',
+            MASTER_PORT=args.port,
+        )
     if rank == 0:
         options += ['default_hooks.report.type=mmlckd.PhaseReport', f'default_hooks.report.pipe={writing}']
-    train.main(train.make_parser().parse_args([
-        CONFIG, '--work-dir', str(folder), *(['--resume'] if resume else []), '--launcher', 'pytorch' if args.ranks > 1 else 'none',
-        '--cfg-options', *options]))
+    train.main(
+        train.make_parser().parse_args(
+            [
+                CONFIG,
+                '--work-dir',
+                str(folder),
+                *(['--resume'] if resume else []),
+                '--launcher',
+                'pytorch' if args.ranks > 1 else 'none',
+                '--cfg-options',
+                *options,
+            ]
+        )
+    )
 
 
-def durations(events: List[Event]) -> Dict[str, float]:
+def durations(events: list[Event]) -> dict[str, float]:
     """Median seconds of each phase."""
-    spans: Dict[str, List[float]] = {}
+    spans: dict[str, list[float]] = {}
     for one, following in zip(events, events[1:]):
         spans.setdefault(one.phase, []).append(following.time - one.time)
     return {phase: statistics.median(values) for phase, values in spans.items()}
 
 
-def moments(args, events: List[Event]) -> List[dict]:
+def moments(args, events: list[Event]) -> list[dict]:
     """Where to strike: a phase, the iteration at which it begins, and how far into it."""
     chance = random.Random(args.seed)
     kinds = [('SIGKILL', ('iteration', 'writing', 'evaluation')[i % 3]) for i in range(args.kills)]
     kinds += [('SIGTERM', ('iteration', 'evaluation')[i % 2]) for i in range(args.terminations)]
-    return [dict(signal=name, phase=phase, iter=chance.choice([event.iter for event in events if event.phase == phase]),
-                 part=chance.random()) for name, phase in kinds]
+    return [
+        dict(
+            signal=name,
+            phase=phase,
+            iter=chance.choice([event.iter for event in events if event.phase == phase]),
+            part=chance.random(),
+        )
+        for name, phase in kinds
+    ]
 
 
-def strike(args, folder: Path, moment: dict, seconds: Dict[str, float]) -> dict:
+def strike(args, folder: Path, moment: dict, seconds: dict[str, float]) -> dict:
     """Train, strike, resume; what became of it."""
     killed = Training(args, folder)
     killed.until(moment['phase'], moment['iter'])
@@ -177,25 +219,43 @@ def strike(args, folder: Path, moment: dict, seconds: Dict[str, float]) -> dict:
     failed = resumed.end() != 0
     start = resumed.events[0].iter if resumed.events else 0
     begun = max(event.iter + (event.phase == 'iteration') for event in killed.events)
-    return dict(moment, fell_in=at.phase, fell_at=at.iter, milliseconds=1000 * (struck - at.time), exit_code=code, half_written=parts,
-                last_checkpoint=written, resumed_from=start, repeated=begun - start,
-                differs=['the resumed run failed'] if failed else differences(args.work_dir / 'uninterrupted', folder))
+    return dict(
+        moment,
+        fell_in=at.phase,
+        fell_at=at.iter,
+        milliseconds=1000 * (struck - at.time),
+        exit_code=code,
+        half_written=parts,
+        last_checkpoint=written,
+        resumed_from=start,
+        repeated=begun - start,
+        differs=['the resumed run failed'] if failed else differences(args.work_dir / 'uninterrupted', folder),
+    )
 
 
-def differences(one: Path, other: Path) -> List[str]:
+def differences(one: Path, other: Path) -> list[str]:
     """What two finished trainings differ in: their last checkpoints, and which epoch was the best."""
-    found = [f'{name} in only one' for name in {path.name for path in one.glob('*.pth')} ^ {path.name for path in other.glob('*.pth')}]
+    found = [
+        f'{name} in only one'
+        for name in {path.name for path in one.glob('*.pth')} ^ {path.name for path in other.glob('*.pth')}
+    ]
     if found:
         return found
     for path in one.glob('*.pth'):
         contents = [read_checkpoint(str(folder / path.name)) for folder in (one, other)]
-        found += [f'{path.name}: {part}' for part in COMPARED if not equal(*(content.get(part) for content in contents))]
+        found += [
+            f'{path.name}: {part}' for part in COMPARED if not equal(*(content.get(part) for content in contents))
+        ]
     return found
 
 
 def equal(one, other) -> bool:
     if isinstance(one, dict):
-        return isinstance(other, dict) and one.keys() == other.keys() and all(equal(value, other[key]) for key, value in one.items())
+        return (
+            isinstance(other, dict)
+            and one.keys() == other.keys()
+            and all(equal(value, other[key]) for key, value in one.items())
+        )
     if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(equal, one, other))
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(np.array_equal(one, other))
@@ -208,7 +268,9 @@ def sound(row: dict) -> bool:
 
 def main(args):
     if not Path(args.data).is_dir():
-        raise FileNotFoundError(f'--data is {args.data!r}, which does not exist: make it with `python tools/prepare_digits.py`')
+        raise FileNotFoundError(
+            f'--data is {args.data!r}, which does not exist: make it with `python tools/prepare_digits.py`'
+        )
     console, args.port = Console(), str(get_free_port())
     shutil.rmtree(args.work_dir, ignore_errors=True)
     args.work_dir.mkdir(parents=True)
@@ -216,26 +278,60 @@ def main(args):
     if reference.end() != 0:
         raise ValueError(f'the uninterrupted training failed: {args.work_dir / "uninterrupted.log"} says why')
     seconds = durations(reference.events)
-    rows = [strike(args, args.work_dir / f'struck_{i:02}', moment, seconds)
-            for i, moment in enumerate(track(moments(args, reference.events), 'training, killing, resuming', console=console))]
+    rows = [
+        strike(args, args.work_dir / f'struck_{i:02}', moment, seconds)
+        for i, moment in enumerate(
+            track(moments(args, reference.events), 'training, killing, resuming', console=console)
+        )
+    ]
 
     table = Table(title=f'{args.epochs} epochs of 4 iterations, {args.ranks} processes, {args.workers} workers')
-    for column in ('', 'signal', 'fell in', 'iteration', 'ms into it', 'exit code', 'half-written', 'last checkpoint', 'resumed from',
-                   'iterations repeated', 'as uninterrupted'):
+    for column in (
+        '',
+        'signal',
+        'fell in',
+        'iteration',
+        'ms into it',
+        'exit code',
+        'half-written',
+        'last checkpoint',
+        'resumed from',
+        'iterations repeated',
+        'as uninterrupted',
+    ):
         table.add_column(column)
     for i, row in enumerate(rows):
-        table.add_row(str(i + 1), row['signal'], row['fell_in'], str(row['fell_at']), f"{row['milliseconds']:.1f}", str(row['exit_code']),
-                      ', '.join(row['half_written']) or '-', str(row['last_checkpoint']), str(row['resumed_from']), str(row['repeated']),
-                      '; '.join(row['differs']) or 'to the bit')
+        table.add_row(
+            str(i + 1),
+            row['signal'],
+            row['fell_in'],
+            str(row['fell_at']),
+            f'{row["milliseconds"]:.1f}',
+            str(row['exit_code']),
+            ', '.join(row['half_written']) or '-',
+            str(row['last_checkpoint']),
+            str(row['resumed_from']),
+            str(row['repeated']),
+            '; '.join(row['differs']) or 'to the bit',
+        )
     console.print(table)
-    record = dict(torch=torch.__version__, machine=platform.machine(), seed=args.seed, epochs=args.epochs, ranks=args.ranks,
-                  workers=args.workers, rows=rows)
+    record = dict(
+        torch=torch.__version__,
+        machine=platform.machine(),
+        seed=args.seed,
+        epochs=args.epochs,
+        ranks=args.ranks,
+        workers=args.workers,
+        rows=rows,
+    )
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(record, indent=1) + '\n')
     console.print(f'this table as data: [bold]{args.out}[/bold]')
     bad = [i + 1 for i, row in enumerate(rows) if not sound(row)]
     if bad:
-        raise ValueError(f'{len(bad)} of {len(rows)} trainings were not resumed as they should be: numbers {", ".join(map(str, bad))}')
+        raise ValueError(
+            f'{len(bad)} of {len(rows)} trainings were not resumed as they should be: numbers {", ".join(map(str, bad))}'
+        )
 
 
 if __name__ == '__main__':

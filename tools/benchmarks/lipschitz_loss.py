@@ -8,6 +8,8 @@ the batch, the positions and the channels grow, and the exponents of its growth 
     python tools/benchmarks/lipschitz_loss.py
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import platform
@@ -29,10 +31,14 @@ RESNET50_AT_224 = [(256, 56), (512, 28), (1024, 14), (2048, 7)]  # (channels, he
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--batch', type=int, default=8, help='images a batch (default: 8)')
-    parser.add_argument('--rounds', type=int, default=15, help='timed rounds, each running every variant once (default: 15)')
+    parser.add_argument(
+        '--rounds', type=int, default=15, help='timed rounds, each running every variant once (default: 15)'
+    )
     parser.add_argument('--threads', type=int, default=2, help='CPU threads (default: 2)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/benchmarks/lipschitz_loss.json'), help='where the JSON goes')
+    parser.add_argument(
+        '--out', type=Path, default=Path('work_dirs/benchmarks/lipschitz_loss.json'), help='where the JSON goes'
+    )
     return parser.parse_args()
 
 
@@ -62,10 +68,10 @@ def exact_norm(feat_in, feat_out, center=False):
 
 def lipschitz_loss(norm, student, teacher):
     """The authors' absolute squared distance with weights 1/8, 1/4, 1/2, deepest pair heaviest."""
-    total = 0.
+    total = 0.0
     for k in range(len(student) - 1):
         distance = norm(student[k], student[k + 1]) - norm(teacher[k], teacher[k + 1]).detach()
-        total = total + 2.**(k + 1 - len(student)) * distance.square().mean()
+        total = total + 2.0 ** (k + 1 - len(student)) * distance.square().mean()
     return total
 
 
@@ -73,12 +79,17 @@ def make_maps(shapes, batch, device, seed=0):
     """Smooth, rectified, correlated maps: a random deep stack applied to random images, like a network's own features."""
     generator = torch.Generator().manual_seed(seed)
     size = shapes[0][1]
-    feat = F.interpolate(torch.randn(batch, 16, max(size // 4, 1), max(size // 4, 1), generator=generator), size=size, mode='bilinear')
+    feat = F.interpolate(
+        torch.randn(batch, 16, max(size // 4, 1), max(size // 4, 1), generator=generator), size=size, mode='bilinear'
+    )
     maps = []
     for channels, size in shapes:
         feat = F.adaptive_avg_pool2d(feat, size)
-        mix = torch.randn(channels, feat.shape[1], generator=generator) / feat.shape[1]**0.5
-        feat = F.relu(torch.einsum('oc,bchw->bohw', mix, feat) + 0.1 * torch.randn(batch, channels, size, size, generator=generator))
+        mix = torch.randn(channels, feat.shape[1], generator=generator) / feat.shape[1] ** 0.5
+        feat = F.relu(
+            torch.einsum('oc,bchw->bohw', mix, feat)
+            + 0.1 * torch.randn(batch, channels, size, size, generator=generator)
+        )
         maps.append(feat.contiguous().to(device))
     return maps
 
@@ -114,7 +125,10 @@ def accuracy(shapes, batch, device, center):
     ours, exact = ([feat.clone().requires_grad_() for feat in maps] for _ in range(2))
     errors = []
     for k in range(len(maps) - 1):
-        value, truth = transmitting_norm(ours[k], ours[k + 1], center=center), exact_norm(exact[k], exact[k + 1], center)
+        value, truth = (
+            transmitting_norm(ours[k], ours[k + 1], center=center),
+            exact_norm(exact[k], exact[k + 1], center),
+        )
         errors.append(((value - truth).abs() / truth).max().item())
         value.sum().backward()
         truth.sum().backward()
@@ -135,8 +149,12 @@ def growth(batch, rounds, device, console):
     maps, narrow = [(64, 32), (128, 16), (256, 8), (512, 4)], [(512, 4), (1024, 4), (1024, 4), (2048, 4)]
     cases = {
         'batch': {factor: (maps, factor * batch) for factor in (1, 2, 4)},
-        'height x width': {factor**2: ([(channels, factor * size) for channels, size in maps], batch) for factor in (1, 2, 3)},
-        'channels, 16 positions': {factor: ([(factor * channels, size) for channels, size in narrow], batch) for factor in (1, 2, 4)},
+        'height x width': {
+            factor**2: ([(channels, factor * size) for channels, size in maps], batch) for factor in (1, 2, 3)
+        },
+        'channels, 16 positions': {
+            factor: ([(factor * channels, size) for channels, size in narrow], batch) for factor in (1, 2, 4)
+        },
     }
     result = {}
     for name, sizes in cases.items():
@@ -144,8 +162,14 @@ def growth(batch, rounds, device, console):
         for factor, case in sizes.items():
             student, teacher = make_maps(*case, device, 0), make_maps(*case, device, 1)
             steps[factor] = partial(step, transmitting_norm, [feat.requires_grad_() for feat in student], teacher)
-        times = {factor: summary(values)['median'] for factor, values in in_turns(steps, rounds, device, name, console).items()}
-        result[name] = dict(ms={str(factor): time for factor, time in times.items()}, exponent=exponent(list(times), list(times.values())))
+        times = {
+            factor: summary(values)['median']
+            for factor, values in in_turns(steps, rounds, device, name, console).items()
+        }
+        result[name] = dict(
+            ms={str(factor): time for factor, time in times.items()},
+            exponent=exponent(list(times), list(times.values())),
+        )
     return result
 
 
@@ -159,43 +183,74 @@ def main():
         'ours, centred (the default)': lambda *maps: transmitting_norm(*maps, center=True),
     }
     results = compare(variants, RESNET50_AT_224, args.batch, args.rounds, args.device, console, 'ResNet-50 maps')
-    exact = {name: accuracy(RESNET50_AT_224, args.batch, args.device, center) for name, center in (('raw', False), ('centred', True))}
+    exact = {
+        name: accuracy(RESNET50_AT_224, args.batch, args.device, center)
+        for name, center in (('raw', False), ('centred', True))
+    }
     hot = profile(RESNET50_AT_224, args.batch, args.device)
     grown = growth(args.batch, max(args.rounds // 3, 3), args.device, console)
     reference = results["authors' formulation"]
 
-    table = Table(title=f"Lipschitz loss, forward + backward: ResNet-50's four maps at 224 px, batch {args.batch}, {args.threads} threads")
+    table = Table(
+        title=f"Lipschitz loss, forward + backward: ResNet-50's four maps at 224 px, batch {args.batch}, {args.threads} threads"
+    )
     for column in ('variant', 'ms (quartiles)', 'faster', 'peak MiB', 'less gradients', 'memory'):
         table.add_column(column, justify='left' if column == 'variant' else 'right')
     for name, row in results.items():
         row.update(speedup=reference['ms'] / row['ms'], memory_ratio=row['extra_mib'] / reference['extra_mib'])
-        table.add_row(name, f"{row['ms']:.0f} ({row['ms_low']:.0f} to {row['ms_high']:.0f})", f"{row['speedup']:.1f}x",
-                      f"{row['peak_mib']:.0f}", f"{row['extra_mib']:.0f}", f"1/{1 / row['memory_ratio']:.1f}")
+        table.add_row(
+            name,
+            f'{row["ms"]:.0f} ({row["ms_low"]:.0f} to {row["ms_high"]:.0f})',
+            f'{row["speedup"]:.1f}x',
+            f'{row["peak_mib"]:.0f}',
+            f'{row["extra_mib"]:.0f}',
+            f'1/{1 / row["memory_ratio"]:.1f}',
+        )
     console.print(table)
     for name, row in exact.items():
-        console.print(f"{name}: value within {row['value_error']:.1e} of a float64 SVD, gradient cosine {row['gradient_cosine']:.7f}")
+        console.print(
+            f'{name}: value within {row["value_error"]:.1e} of a float64 SVD, gradient cosine {row["gradient_cosine"]:.7f}'
+        )
     table = Table(title='How our cost grows')
     for column in ('with', 'factors', 'ms', 'exponent'):
         table.add_column(column, justify='left' if column == 'with' else 'right')
     for name, row in grown.items():
-        table.add_row(name, ', '.join(row['ms']), ', '.join(f'{ms:.1f}' for ms in row['ms'].values()), f"{row['exponent']:.2f}")
+        table.add_row(
+            name, ', '.join(row['ms']), ', '.join(f'{ms:.1f}' for ms in row['ms'].values()), f'{row["exponent"]:.2f}'
+        )
     console.print(table)
-    console.print('Where our time goes: ' + ', '.join(f"{row['op']} {row['share']:.0%}" for row in hot))
+    console.print('Where our time goes: ' + ', '.join(f'{row["op"]} {row["share"]:.0%}' for row in hot))
 
     ours = results['ours']
     targets = {
-        'at least 20x faster (12x with the profile above)': (ours['speedup'] >= 20, f"{ours['speedup']:.1f}x"),
-        'at most 1/15 of the extra memory': (ours['memory_ratio'] <= 1 / 15, f"1/{1 / ours['memory_ratio']:.1f}"),
-        'value within 1e-5': (exact['raw']['value_error'] <= 1e-5, f"{exact['raw']['value_error']:.1e}"),
-        'gradient cosine at least 0.9999': (exact['raw']['gradient_cosine'] >= 0.9999, f"{exact['raw']['gradient_cosine']:.7f}"),
-        **{f'cost at most linear in {name}': (row['exponent'] <= 1.05, f"exponent {row['exponent']:.2f}") for name, row in grown.items()},
+        'at least 20x faster (12x with the profile above)': (ours['speedup'] >= 20, f'{ours["speedup"]:.1f}x'),
+        'at most 1/15 of the extra memory': (ours['memory_ratio'] <= 1 / 15, f'1/{1 / ours["memory_ratio"]:.1f}'),
+        'value within 1e-5': (exact['raw']['value_error'] <= 1e-5, f'{exact["raw"]["value_error"]:.1e}'),
+        'gradient cosine at least 0.9999': (
+            exact['raw']['gradient_cosine'] >= 0.9999,
+            f'{exact["raw"]["gradient_cosine"]:.7f}',
+        ),
+        **{
+            f'cost at most linear in {name}': (row['exponent'] <= 1.05, f'exponent {row["exponent"]:.2f}')
+            for name, row in grown.items()
+        },
     }
     for name, (met, reached) in targets.items():
-        console.print(f"{'met   ' if met else 'MISSED'}  {name}: {reached}")
-    record = dict(results=results, accuracy=exact, growth=grown, profile=hot,
-                  targets={name: dict(met=met, reached=reached) for name, (met, reached) in targets.items()},
-                  batch=args.batch, rounds=args.rounds, threads=args.threads, device=args.device,
-                  torch=torch.__version__, python=sys.version.split()[0], machine=platform.processor() or platform.machine())
+        console.print(f'{"met   " if met else "MISSED"}  {name}: {reached}')
+    record = dict(
+        results=results,
+        accuracy=exact,
+        growth=grown,
+        profile=hot,
+        targets={name: dict(met=met, reached=reached) for name, (met, reached) in targets.items()},
+        batch=args.batch,
+        rounds=args.rounds,
+        threads=args.threads,
+        device=args.device,
+        torch=torch.__version__,
+        python=sys.version.split()[0],
+        machine=platform.processor() or platform.machine(),
+    )
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(record, indent=2) + '\n')
     console.print(f'Record: {args.out}')

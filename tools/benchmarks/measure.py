@@ -1,5 +1,7 @@
 """What the benchmarks share: time in turns, memory, growth."""
 
+from __future__ import annotations
+
 import itertools
 import statistics
 import time
@@ -62,8 +64,10 @@ def hot_spots(function, rows=6):
         function()
     events = sorted(trace.key_averages(), key=lambda event: -event.self_cpu_time_total)
     total = sum(event.self_cpu_time_total for event in events)
-    return [dict(op=event.key.removeprefix('aten::'), share=event.self_cpu_time_total / total, calls=event.count)
-            for event in events[:rows]]
+    return [
+        dict(op=event.key.removeprefix('aten::'), share=event.self_cpu_time_total / total, calls=event.count)
+        for event in events[:rows]
+    ]
 
 
 def exponent(sizes, times):

@@ -7,6 +7,8 @@ growth of the resident memory is that of a straight line through the second half
     python tools/benchmarks/soak.py --iterations 400
 """
 
+from __future__ import annotations
+
 import argparse
 import gc
 import json
@@ -25,16 +27,20 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from mmlckd.cli import check_prerequisites, make_resumable, run_tool
 from mmlckd.config import read_config
-from mmlckd.launching import make_resumable, run_tool
-from mmlckd.prerequisites import check_prerequisites
 
 CONFIG = 'configs/demo/mnist5k_wrn16-2_to_wrn10-1.py'
 PAGE = os.sysconf('SC_PAGE_SIZE') / 2**20
 # What is counted, and must not grow at all.
 COUNTS = dict(
-    forward_hooks='hooks on modules', runner_hooks='hooks of the runner', scalars='kinds of logged numbers', tensors='tensors alive',
-    files='open files', threads='threads')
+    forward_hooks='hooks on modules',
+    runner_hooks='hooks of the runner',
+    scalars='kinds of logged numbers',
+    tensors='tensors alive',
+    files='open files',
+    threads='threads',
+)
 
 
 def make_parser():
@@ -61,15 +67,26 @@ class Watch(Hook):
         self.progress(runner.iter + 1)
         if self.every_n_train_iters(runner, self.every):
             gc.collect()
-            modules = [*runner.model.modules(), *runner.model.teacher.model.modules()]
-            self.readings.append(dict(
-                iter=runner.iter + 1,
-                rss_mib=int(Path('/proc/self/statm').read_text().split()[1]) * PAGE,
-                forward_hooks=sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules),
-                runner_hooks=len(runner.hooks), scalars=len(runner.message_hub.log_scalars),
-                tensors=sum(issubclass(type(item), torch.Tensor) for item in gc.get_objects()),
-                files=len(os.listdir('/proc/self/fd')), threads=threading.active_count(),
-                log_bytes=sum(path.stat().st_size for path in Path(runner.log_dir).rglob('*') if path.suffix in ('.log', '.json'))))
+            modules = [*runner.model.modules(), *runner.model.distiller.teacher.model.modules()]
+            self.readings.append(
+                dict(
+                    iter=runner.iter + 1,
+                    rss_mib=int(Path('/proc/self/statm').read_text().split()[1]) * PAGE,
+                    forward_hooks=sum(
+                        len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules
+                    ),
+                    runner_hooks=len(runner.hooks),
+                    scalars=len(runner.message_hub.log_scalars),
+                    tensors=sum(issubclass(type(item), torch.Tensor) for item in gc.get_objects()),
+                    files=len(os.listdir('/proc/self/fd')),
+                    threads=threading.active_count(),
+                    log_bytes=sum(
+                        path.stat().st_size
+                        for path in Path(runner.log_dir).rglob('*')
+                        if path.suffix in ('.log', '.json')
+                    ),
+                )
+            )
 
 
 def train(args, progress):
@@ -94,7 +111,7 @@ def train(args, progress):
 
 def drift(readings):
     """MiB that the resident memory grew by along a straight line through the second half, and the readings' scatter about that line."""
-    half = readings[len(readings) // 2:]
+    half = readings[len(readings) // 2 :]
     iters, memory = (np.array([reading[key] for reading in half], dtype=float) for key in ('iter', 'rss_mib'))
     line = np.polyval(np.polyfit(iters, memory, 1), iters)
     return line[-1] - line[0], np.std(memory - line)
@@ -103,7 +120,9 @@ def drift(readings):
 def main(args):
     console = Console()
     if args.iterations < 40 * args.every:
-        raise ValueError(f'--iterations is {args.iterations}: 40 readings, one every {args.every}, take at least {40 * args.every}')
+        raise ValueError(
+            f'--iterations is {args.iterations}: 40 readings, one every {args.every}, take at least {40 * args.every}'
+        )
     torch.set_num_threads(1)
     with Progress(console=console) as bar:
         task = bar.add_task('training', total=args.iterations)
@@ -114,12 +133,21 @@ def main(args):
     for column in ('', f'at {first["iter"]}', f'at {middle["iter"]}', f'at {last["iter"]}'):
         table.add_column(column, justify='right' if column else 'left')
     for key, title in dict(rss_mib='resident memory, MiB', **COUNTS, log_bytes='bytes of logs').items():
-        table.add_row(title, *(f'{reading[key]:,.1f}' if key == 'rss_mib' else f'{reading[key]:,}' for reading in (first, middle, last)))
+        table.add_row(
+            title,
+            *(f'{reading[key]:,.1f}' if key == 'rss_mib' else f'{reading[key]:,}' for reading in (first, middle, last)),
+        )
     console.print(table)
     console.print(f'memory over the second half: {growth:+.2f} MiB, with readings that scatter by {scatter:.2f} MiB')
-    record = dict(torch=torch.__version__, machine=platform.machine(), iterations=last['iter'], growth_mib=growth,
-                  scatter_mib=scatter, rss_mib=[round(reading['rss_mib'], 1) for reading in readings],
-                  readings=dict(first=first, middle=middle, last=last))
+    record = dict(
+        torch=torch.__version__,
+        machine=platform.machine(),
+        iterations=last['iter'],
+        growth_mib=growth,
+        scatter_mib=scatter,
+        rss_mib=[round(reading['rss_mib'], 1) for reading in readings],
+        readings=dict(first=first, middle=middle, last=last),
+    )
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_text(json.dumps(record, indent=1) + '\n')
     console.print(f'this table as data: [bold]{args.out}[/bold]')

@@ -1,5 +1,7 @@
 """The recipes whose training steps are timed, built without downloads, and random batches for them."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import torch
@@ -35,8 +37,13 @@ WORKLOADS = dict(
 def offline(node):
     """A model config without the weights it would start from: they do not matter to its cost."""
     if isinstance(node, dict):
-        return type(node)({key: offline(value) for key, value in node.items()
-                           if key != 'pretrained' and not (key == 'init_cfg' and 'Pretrained' in str(value))})
+        return type(node)(
+            {
+                key: offline(value)
+                for key, value in node.items()
+                if key != 'pretrained' and not (key == 'init_cfg' and 'Pretrained' in str(value))
+            }
+        )
     return [offline(item) for item in node] if isinstance(node, (list, tuple)) else node
 
 
@@ -61,16 +68,26 @@ def batch_of(model, size, batch, device):
     generator = torch.Generator().manual_seed(0)
     if hasattr(model, 'roi_head'):
         from mmdet.testing import demo_mm_inputs
+
         inputs = demo_mm_inputs(batch, [[3, size, size]] * batch, num_items=[4] * batch, num_classes=10, device=device)
         return model.data_preprocessor(inputs, True)
     images = list(torch.randint(0, 256, (batch, 3, size, size), generator=generator, dtype=torch.uint8).to(device))
     if hasattr(model, 'decode_head'):
         from mmengine.structures import PixelData
         from mmseg.structures import SegDataSample
+
         model.data_preprocessor.size = (size, size)
-        samples = [SegDataSample(gt_sem_seg=PixelData(data=torch.randint(0, 10, (1, size, size), generator=generator)),
-                                 metainfo=dict(img_shape=(size, size), ori_shape=(size, size))) for _ in images]
+        samples = [
+            SegDataSample(
+                gt_sem_seg=PixelData(data=torch.randint(0, 10, (1, size, size), generator=generator)),
+                metainfo=dict(img_shape=(size, size), ori_shape=(size, size)),
+            )
+            for _ in images
+        ]
     else:
         from mmpretrain.structures import DataSample
-        samples = [DataSample().set_gt_label(int(label)) for label in torch.randint(0, 10, (batch,), generator=generator)]
+
+        samples = [
+            DataSample().set_gt_label(int(label)) for label in torch.randint(0, 10, (batch,), generator=generator)
+        ]
     return model.data_preprocessor(dict(inputs=images, data_samples=samples), True)

@@ -1,0 +1,84 @@
+"""The weights in a checkpoint, and how they fit a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from .reading import read_checkpoint
+
+
+def load_weights(model: nn.Module, source: str | Path) -> None:
+    """Load a checkpoint's weights into a model, every key accounted for.
+
+    ``module.`` prefixes and the connectors of a distilled student (``distiller.``) are dropped.
+
+    Raises:
+        FileNotFoundError, ValueError: As :func:`read_checkpoint`, and where keys or shapes do not match.
+    """
+    weights = weights_of(read_checkpoint(source), source)
+    weights = {key: value for key, value in weights.items() if not key.startswith('distiller.')}
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        fault = misfit(model.state_dict(), weights) or ' '.join(str(error).split())[:400]
+        raise ValueError(f'checkpoint {str(source)!r} does not fit {type(model).__name__}: {fault}') from error
+
+
+def weights_of(content: dict, source: str | Path) -> dict[str, Tensor]:
+    """The weights in a checkpoint's content by name, without DDP's prefix ``module.``.
+
+    Raises:
+        ValueError: There are none.
+    """
+    if 'state_dict' not in content and 'ema_state_dict' in content:
+        raise ValueError(
+            f'checkpoint {str(source)!r} holds averaged weights (ema_state_dict) and no state_dict: save them as state_dict, '
+            'without their prefix `module.`'
+        )
+    weights = content.get('state_dict', content)
+    if not isinstance(weights, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()
+    ):
+        raise ValueError(
+            f'checkpoint {str(source)!r} holds no weights by name: give a file that a training or an export wrote'
+        )
+    return {key.removeprefix('module.'): value for key, value in weights.items()}
+
+
+def misfit(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> str | None:
+    """In what way weights are not those of a network, and what to do about it; None if they are."""
+    missing = [key for key in expected if key not in weights and not key.endswith('num_batches_tracked')]
+    unknown = [key for key in weights if key not in expected]
+    reshaped = [key for key in expected if key in weights and expected[key].shape != weights[key].shape]
+    if missing:
+        prefix = next((key.removesuffix(missing[0]) for key in unknown if key.endswith(f'.{missing[0]}')), '')
+        if prefix and all(prefix + key in weights for key in missing):
+            return f'its keys have the prefix {prefix!r} ({prefix + missing[0]}): save the weights under their names without it'
+    if not missing and unknown and all(key.startswith('ema_') for key in unknown):
+        return f'beside the weights it holds averaged ones ({_some(unknown)}): save it without the keys that begin with ema_'
+    if (
+        reshaped
+        and not missing
+        and not unknown
+        and all(expected[key].shape[1:] == weights[key].shape[1:] for key in reshaped)
+    ):
+        key = reshaped[0]
+        return (
+            f'{key} is {tuple(weights[key].shape)} in the file and {tuple(expected[key].shape)} in the network, and so the numbers '
+            "of classes seem to differ: set num_classes to the file's, or take another file"
+        )
+    shapes = [f'{key} {tuple(weights[key].shape)} for {tuple(expected[key].shape)}' for key in reshaped]
+    faults = [
+        f'{len(keys)} {what} ({_some(keys)})'
+        for what, keys in (('missing', missing), ('unknown', unknown), ('of another shape', shapes))
+        if keys
+    ]
+    return (
+        f'its keys do not match, {", ".join(faults)}: take a checkpoint of this network and config' if faults else None
+    )
+
+
+def _some(keys) -> str:
+    return ', '.join(keys[:3]) + (', ...' if len(keys) > 3 else '')

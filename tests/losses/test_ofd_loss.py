@@ -1,0 +1,167 @@
+"""OFD's margins and partial distance against their definitions."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy import integrate
+from scipy.stats import norm as normal
+from torch import nn
+
+from mmlckd.losses import OFDLoss
+from mmlckd.losses.ofd_loss import relu_margin
+from mmlckd.taps import Tap
+
+
+def batch_norm(weight, bias):
+    module = nn.BatchNorm2d(len(weight))
+    module.weight.data, module.bias.data = torch.tensor(weight), torch.tensor(bias)
+    return module
+
+
+def with_margins(margins, **options):
+    loss = OFDLoss(**options)
+    loss.margins = margins
+    return loss
+
+
+@pytest.mark.parametrize('weight, bias', [(1.0, 0.0), (2.0, 0.5), (-0.7, 0.3), (1.0, -3.0), (0.5, 1.0)])
+def test_margin_is_the_mean_of_the_negative_part(weight, bias):
+    density = normal(bias, abs(weight)).pdf
+    mass = integrate.quad(density, -math.inf, 0)[0]
+    mean = integrate.quad(lambda x: x * density(x), -math.inf, 0)[0] / mass
+    assert relu_margin(batch_norm([weight], [bias])).item() == pytest.approx(mean, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    'weight, bias, margin',
+    [
+        (1.0, 4.0, -3.0),  # Phi(-4) = 3e-5, below 0.001
+        (-2.0, 50.0, -6.0),  # Phi underflows
+        (0.0, 1.0, 0.0),
+        (0.0, -1.0, 0.0),
+        (0.0, 0.0, 0.0),  # a constant channel
+    ],
+)
+def test_margin_in_the_tail_and_of_a_constant(weight, bias, margin):
+    assert relu_margin(batch_norm([weight], [bias])).item() == margin
+
+
+def test_loss_is_the_sum_over_entries():
+    torch.manual_seed(0)
+    shapes, margins = [(2, 3, 4, 4), (2, 2, 2, 2)], [torch.tensor([-0.5, -1.0, 0.0]), torch.tensor([-0.2, -2.0])]
+    student, teacher = ([torch.randn(shape, dtype=torch.float64) for shape in shapes] for _ in range(2))
+    expected = 0.0
+    for weight, ours, theirs, margin in zip((1 / 2, 1), student, teacher, margins):  # 2^-(n-1-i) for n = 2
+        for index in torch.cartesian_prod(*map(torch.arange, ours.shape)).tolist():
+            s, t = ours[tuple(index)].item(), max(theirs[tuple(index)].item(), margin[index[1]].item())
+            expected += weight * (s - t) ** 2 if s > t or t > 0 else 0.0
+    assert with_margins(margins, loss_weight=3.0)(student, teacher).item() == pytest.approx(
+        3 * expected / 2
+    )  # batch of 2
+
+
+def test_no_gradient_where_both_sides_are_below_zero():
+    student = torch.tensor([-2.0, -0.5, 1.0]).view(1, 1, 1, 3).requires_grad_()
+    teacher = torch.tensor([-1.0, -1.0, -1.0]).view(1, 1, 1, 3)
+    with_margins([torch.tensor([-3.0])])([student], [teacher]).backward()
+    # entry 0 lies below the target -1 and is left alone; the others pull by 2 (S - T')
+    assert torch.allclose(student.grad.flatten(), torch.tensor([0.0, 1.0, 4.0]))
+
+
+def test_the_maps_are_left_as_they_are():
+    torch.manual_seed(0)
+    maps = [torch.randn(5, 3, 2, 2, requires_grad=True), torch.randn(5, 3, 2, 2)]
+    copies = [feat.detach().clone() for feat in maps]
+    loss = with_margins([torch.zeros(3)])
+    first, again = (loss(maps[:1], maps[1:]) for _ in range(2))
+    assert all(map(torch.equal, maps, copies)) and first == again
+    targets = loss.targets(maps[1:])
+    assert targets[0].data_ptr() != maps[1].data_ptr() and loss.compare(maps[:1], targets) == first
+
+
+def test_gradient_in_parts_of_the_batch():
+    torch.manual_seed(0)
+    student = torch.randn(5, 3, 2, 2, dtype=torch.float64, requires_grad=True)  # 5 samples: the last part has one
+    teacher, margin = torch.randn(5, 3, 2, 2), torch.tensor([-0.5, -1.0, 0.0])
+    assert torch.autograd.gradcheck(lambda feat: with_margins([margin])([feat], [teacher]), student)
+
+
+class Teacher(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.bn, self.conv = batch_norm([1.0, 1.0], [0.0, 0.0]), nn.Conv2d(2, 2, 1)
+
+
+def test_margins_of_the_tapped_batch_norm_or_of_a_named_one():
+    feats = torch.zeros(1, 2, 1, 1)
+    for loss, tap in ((OFDLoss(), 'bn'), (OFDLoss(margins_from=['bn']), 'conv')):
+        loss.attach(Teacher(), [Tap(tap)])
+        # S = 0 and T' = max(-9, m) with m = -sqrt(2 / pi): both of 2 channels give 2 / pi
+        assert loss([feats], [feats - 9]).item() == pytest.approx(2 * 2 / math.pi, rel=1e-6)
+        assert not list(loss.modules())[1:] and not loss.state_dict()
+
+
+@pytest.mark.parametrize(
+    'arguments, taps, message',
+    [
+        ({}, ['conv'], "'conv' is no affine batch norm of the teacher"),
+        (dict(margins_from=['none']), ['conv'], "'none' is no affine batch norm"),
+        (dict(margins_from=['bn', 'bn']), ['conv'], 'names 2 batch norms for 1 taps'),
+    ],
+)
+def test_wrong_margins(arguments, taps, message):
+    with pytest.raises(ValueError, match=message):
+        OFDLoss(**arguments).attach(Teacher(), [Tap(tap) for tap in taps])
+
+
+def test_wrong_maps():
+    feats, margin = torch.zeros(1, 2, 2, 2), torch.zeros(2)
+    with pytest.raises(ValueError, match='needs equal shapes'):
+        with_margins([margin])([feats], [feats[..., :1]])
+    with pytest.raises(ValueError, match='1 student maps and 2 teacher maps'):
+        with_margins([margin, margin])([feats], [feats, feats])
+    with pytest.raises(ValueError, match='2 teacher maps and 1 margins'):
+        with_margins([margin])([feats, feats], [feats, feats])
+    with pytest.raises(ValueError, match='no teacher is attached'):
+        OFDLoss()([feats], [feats])
+    with pytest.raises(ValueError, match='loss_weight is -1'):
+        OFDLoss(loss_weight=-1)
+    with pytest.raises(ValueError, match="map_weights is 'uniform'"):
+        OFDLoss(map_weights='uniform')
+    with pytest.raises(ValueError, match='map_weights has 1 numbers for 2 maps'):
+        with_margins([margin, margin], map_weights=[1.0])([feats, feats], [feats, feats])
+
+
+@pytest.mark.parametrize(
+    'weights, total', [('geometric', 0.5 * 8 + 8), ([1 / 8, 1 / 16], 8 / 8 + 8 / 16), ([0.0, 1.0], 8.0)]
+)
+def test_map_weights(weights, total):
+    # each map has 8 entries at distance 1 from a positive target
+    student, teacher = torch.zeros(1, 2, 2, 2), torch.ones(1, 2, 2, 2)
+    loss = with_margins([torch.zeros(2)] * 2, map_weights=weights)
+    assert loss([student] * 2, [teacher] * 2).item() == pytest.approx(total)
+
+
+class Block(nn.Module):
+    """A residual block's children, as OpenMMLab's ResNets have them."""
+
+    def __init__(self):
+        super().__init__()
+        self.bn1, self.bn2, self.relu = (
+            batch_norm([1.0, 1.0], [0.0, 0.0]),
+            batch_norm([2.0, 2.0], [0.0, 0.0]),
+            nn.ReLU(),
+        )
+        self.conv, self.downsample = nn.Conv2d(2, 2, 1), nn.Sequential(batch_norm([9.0, 9.0], [0.0, 0.0]))
+
+
+def test_margin_of_a_blocks_sum_is_its_last_batch_norms():
+    teacher, feats, loss = nn.Sequential(Block()), torch.zeros(1, 2, 1, 1), OFDLoss()
+    loss.attach(teacher, [Tap('0.relu', io='input')])
+    # bn2's s = 2: T' = m = -2 sqrt(2 / pi), so both of 2 channels give 4 * 2 / pi
+    assert loss([feats], [feats - 99]).item() == pytest.approx(2 * 4 * 2 / math.pi, rel=1e-6)
+    with pytest.raises(ValueError, match="'0.conv' is no affine batch norm"):
+        OFDLoss().attach(teacher, [Tap('0.conv')])  # an output beside a batch norm is not that norm's

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmlckd.registry import MODELS
 from mmlckd.taps import FeatureTap, ForwardFailed, Tap, default_input_shape, dry_run, parse_taps
@@ -39,17 +41,23 @@ class Distillation(nn.Module):
         losses: dict[str, dict | None],
         taps: None | str | Sequence | dict,
         input_shape: Sequence[int] | None,
+        view: dict | None = None,
     ):
         super().__init__()
         self.connectors = nn.ModuleDict()
         self.losses = nn.ModuleDict()
         self.teacher = FrozenTeacher(teacher)
+        self.view = None if view is None else MODELS.build(view)
         losses = {name: cfg for name, cfg in losses.items() if cfg is not None}  # None switches an entry off
         if not losses:
             raise ValueError(
                 'losses has no entry, and the student would learn alone: give one, or train the student config'
             )
         self.entries = [self._entry(name, cfg, taps, student) for name, cfg in losses.items()]
+        if self.view is not None and all(entry.views == 'first' for entry in self.entries):
+            raise ValueError(
+                "view is set, and no loss looks at the second view: give one views='both', or take view out"
+            )
         self.student_taps = list(dict.fromkeys(tap for entry in self.entries for tap in entry.student_taps))
         for size in (16, 32, 64):
             try:
@@ -62,7 +70,7 @@ class Distillation(nn.Module):
     def _entry(self, name: str, cfg: dict, taps: Any, student: nn.Module) -> LossEntry:
         cfg = dict(cfg)
         spec = cfg.pop('taps', taps)
-        connectors, max_share = cfg.pop('connectors', False), cfg.pop('max_share', None)
+        connectors, max_share, views = cfg.pop('connectors', False), cfg.pop('max_share', None), cfg.pop('views', None)
         if spec is None:
             raise ValueError(f'losses.{name} has no taps and the distiller none to share: list the modules to compare')
         if not isinstance(connectors, bool):
@@ -84,15 +92,31 @@ class Distillation(nn.Module):
         except ValueError as error:  # it begins with the field
             raise ValueError(f'losses.{name}.{error}') from error
         keys = [_connector_key(*pair) for pair in zip(student_taps, teacher_taps)] if connectors else None
-        entry = LossEntry(name, loss, student_taps, teacher_taps, keys, max_share)
+        entry = LossEntry(name, loss, student_taps, teacher_taps, keys, max_share, self._views(name, loss, views))
         entry.attach(self.teacher.model)
         return entry
+
+    def _views(self, name: str, loss: nn.Module, asked: str | None) -> str:
+        """Which views an entry compares: what it asks for, else what its loss is made for."""
+        if asked not in (None, 'first', 'second', 'both'):
+            raise ValueError(f"losses.{name}.views is {asked!r}: choose 'first', 'second' or 'both'")
+        wanted = getattr(loss, 'views', 'first')
+        if wanted == 'both' and asked in ('first', 'second'):
+            raise ValueError(
+                f'losses.{name}.views is {asked!r}, and {type(loss).__name__} needs both: leave `views` out'
+            )
+        views = asked or wanted
+        if views != 'first' and self.view is None:
+            raise ValueError(
+                f"losses.{name} compares two views, and the distiller has no `view`: set view=dict(type='mmlckd.MixedView')"
+            )
+        return views
 
     def _connect(self, student: nn.Module, input_shape: tuple[int, ...]) -> None:
         """Dry runs of both networks: find shapes, make the connectors, and learn where the teacher may stop."""
         teacher_taps = list(dict.fromkeys(tap for entry in self.entries for tap in entry.teacher_taps))
         run = dry_run(student, self.student_taps, input_shape, 'student')
-        self.overwritten = run.overwritten
+        self.overwritten, self.last_calls = run.overwritten, run.last_calls
         teacher_shapes = self.teacher.prepare(teacher_taps, student, input_shape)
         for entry in self.entries:
             for key, ours, theirs in zip(entry.connectors or (), entry.student_taps, entry.teacher_taps):
@@ -105,28 +129,47 @@ class Distillation(nn.Module):
                 if key not in self.connectors:
                     self.connectors[key] = Connector(shapes[0][1], shapes[1][1])
 
-    def targets(self, inputs: Tensor, data_samples: list | None) -> dict[str, Any]:
+    def views_of(self, inputs: Tensor, data_samples: list | None) -> list[Tensor]:
+        """The batch, and its second view where there is one."""
+        if self.view is None:
+            return [inputs]
+        with torch.no_grad():
+            return [inputs, self.view(inputs, data_samples)]
+
+    def targets(self, views: list[Tensor], data_samples: list | None) -> dict[str, Any]:
         """What each loss needs of the teacher for this batch, by its name; the teacher's maps are free again afterwards."""
-        feats = self.teacher(inputs, data_samples)
-        return {
-            entry.name: entry.targets([feats[tap] for tap in entry.teacher_taps], data_samples)
-            for entry in self.entries
-        }
+        feats = [self.teacher(view, data_samples) for view in views]
+        targets = {}
+        for entry in self.entries:
+            if len(views) > 1:
+                entry.see_views((views[1] - views[0]).flatten(1).norm(dim=1))
+            targets[entry.name] = entry.targets(entry.select(feats, entry.teacher_taps), data_samples)
+        return targets
 
     def tapped(self, student: nn.Module) -> FeatureTap:
         """A context in which the student's forward leaves its tapped maps."""
         return FeatureTap(student, self.student_taps, copy=self.overwritten)
 
-    def compare(self, student_feats: FeatureTap, targets: dict[str, Any]) -> dict[str, Tensor]:
+    @contextmanager
+    def tapped_second(self, student: nn.Module) -> Iterator[FeatureTap]:
+        """The same for the second view: the forward ends at the deepest tap, and moves no running statistics."""
+        with ExitStack() as stack:
+            for module in student.modules():
+                if isinstance(module, _BatchNorm) and module.track_running_stats:
+                    module.track_running_stats = False
+                    stack.callback(setattr, module, 'track_running_stats', True)
+            yield stack.enter_context(FeatureTap(student, self.student_taps, self.last_calls, self.overwritten))
+
+    def compare(self, student_feats: list[FeatureTap], targets: dict[str, Any]) -> dict[str, Tensor]:
         """Every distillation loss by its key in the log; ``targets`` are used up."""
         connected: dict[str, Tensor] = {}
         losses = {}
         for entry in self.entries:
-            maps = [student_feats[tap] for tap in entry.student_taps]
+            maps = entry.select(student_feats, entry.student_taps)
             for i, key in enumerate(entry.connectors or ()):
-                if key not in connected:
-                    connected[key] = self.connectors[key](maps[i])
-                maps[i] = connected[key]
+                if (key, entry.views) not in connected:
+                    connected[key, entry.views] = self.connectors[key](maps[i])
+                maps[i] = connected[key, entry.views]
             losses[entry.key] = entry.compare(maps, targets.pop(entry.name))
         return losses
 

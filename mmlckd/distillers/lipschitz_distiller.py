@@ -54,6 +54,7 @@ class LipschitzDistiller(nn.Module):
         taps: None | str | Sequence | dict = None,
         input_shape: Sequence[int] | None = None,
         data_preprocessor: dict | None = None,
+        view: dict | None = None,
     ) -> LipschitzDistiller:
         install_safe_loader()
         if not isinstance(student, nn.Module):
@@ -65,7 +66,7 @@ class LipschitzDistiller(nn.Module):
             raise ValueError(
                 f'student {type(student).__name__} has a module or attribute called `distiller` already: rename it'
             )
-        student.distiller = Distillation(student, teacher, losses, taps, input_shape)
+        student.distiller = Distillation(student, teacher, losses, taps, input_shape, view)
         student.__class__ = _distilled(cls, type(student))
         return student
 
@@ -76,9 +77,15 @@ class LipschitzDistiller(nn.Module):
         """The student's forward; in mode 'loss' with the distillation losses beside the student's."""
         if mode != 'loss':
             return super().forward(inputs, data_samples, mode=mode, **kwargs)
-        targets = self.distiller.targets(inputs, data_samples)
-        with self.distiller.tapped(self) as student_feats:
+        views = self.distiller.views_of(inputs, data_samples)
+        targets = self.distiller.targets(views, data_samples)
+        with self.distiller.tapped(self) as feats:
             losses = dict(super().forward(inputs, data_samples, mode='loss', **kwargs))
+        student_feats = [feats]
+        for second in views[1:]:
+            with self.distiller.tapped_second(self) as feats:
+                super().forward(second, data_samples, mode='tensor')
+            student_feats.append(feats)
         losses.update(self.distiller.compare(student_feats, targets))
         return self.distiller.capped(losses, self.parse_losses)
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mmlckd.losses import DistillationLoss
-from mmlckd.taps import Tap
+from mmlckd.taps import FeatureTap, Tap
 
 
 @dataclass
@@ -26,6 +27,7 @@ class LossEntry:
     teacher_taps: list[Tap]
     connectors: list[str] | None
     max_share: float | None
+    views: str = 'first'
 
     @property
     def key(self) -> str:
@@ -43,6 +45,16 @@ class LossEntry:
 
     def statistics(self) -> dict[str, Tensor]:
         return self.loss.statistics() if isinstance(self.loss, DistillationLoss) else {}
+
+    def select(self, feats: Sequence[FeatureTap], taps: Sequence[Tap]) -> list[Tensor]:
+        """The maps at some taps in the views that this loss compares."""
+        if self.views != 'both':
+            return [feats[self.views == 'second'][tap] for tap in taps]
+        return [torch.cat([view[tap] for view in feats]) for tap in taps]
+
+    def see_views(self, input_change: Tensor) -> None:
+        if isinstance(self.loss, DistillationLoss):
+            self.loss.see_views(input_change)
 
     def attach(self, teacher: nn.Module) -> None:
         if isinstance(self.loss, DistillationLoss):

@@ -9,6 +9,7 @@ from .attention_transfer_loss import AttentionTransferLoss
 from .distillation_loss import DistillationLoss, MapwiseLoss
 from .fsp_loss import FSPLoss
 from .lipschitz_kd_loss import LipschitzKDLoss
+from .local_lipschitz_kd_loss import LocalLipschitzKDLoss
 from .logits_kd_loss import LogitsKDLoss
 from .ofd_loss import OFDLoss
 
@@ -17,6 +18,7 @@ __all__ = [
     'DistillationLoss',
     'FSPLoss',
     'LipschitzKDLoss',
+    'LocalLipschitzKDLoss',
     'LogitsKDLoss',
     'MapwiseLoss',
     'OFDLoss',

@@ -39,6 +39,10 @@ class DistillationLoss(nn.Module):
     Source: this project.
     """
 
+    #: Which views of a batch the loss compares: 'first', 'second', or 'both', one after the other in one batch of 2B.
+    #: An entry's own ``views`` takes its place; a loss that needs both says 'both' here.
+    views = 'first'
+
     def __init__(self, loss_weight: float = 1.0):
         super().__init__()
         number = isinstance(loss_weight, (int, float)) and not isinstance(loss_weight, bool)
@@ -55,6 +59,9 @@ class DistillationLoss(nn.Module):
         Raises:
             ValueError: The teacher has not what the loss needs.
         """
+
+    def see_views(self, input_change: Tensor) -> None:
+        """Told before :meth:`targets` where there is a second view: (B,), how far it is from the first, in pixel values."""
 
     def targets(self, teacher_feats: Sequence[Tensor], data_samples: Sequence | None = None) -> Any:
         """What the loss needs of the teacher for one batch: here, the maps themselves, detached.

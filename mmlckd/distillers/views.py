@@ -1,0 +1,87 @@
+"""Second views of a batch: images near those of the batch, at which student and teacher are compared too."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mmlckd.registry import MODELS
+
+
+@MODELS.register_module()
+class MixedView:
+    """Part of the way to another image of the batch: x' = x + part * (other - x).
+
+    The directions are those of the data, so there is no scale to choose. Where images were padded to one size, only
+    what is image in both is mixed; the rest of x' is x.
+
+    Args:
+        max_part: The part is drawn for each image, evenly from 0 to this; in (0, 1].
+
+    Raises:
+        ValueError: ``max_part`` is out of range.
+
+    Source: this project. The mixing is that of mixup (Zhang et al., ICLR 2018), without its labels.
+    """
+
+    def __init__(self, max_part: float = 0.5):
+        if not 0 < max_part <= 1:
+            raise ValueError(f'max_part is {max_part}: give a number above 0, up to 1')
+        self.max_part = max_part
+
+    def __call__(self, inputs: Tensor, data_samples: Sequence | None = None) -> Tensor:
+        """(B, C, H, W), preprocessed, to the same. A batch of one image has no other and stays as it is."""
+        count = len(inputs)
+        steps = torch.randint(1, max(count, 2), (count,), device=inputs.device)
+        others = (torch.arange(count, device=inputs.device) + steps) % max(count, 1)
+        part = self.max_part * torch.rand(count, 1, 1, 1, device=inputs.device, dtype=inputs.dtype)
+        moves = part * (inputs[others] - inputs)
+        if _padded(inputs, data_samples):
+            valid = _valid(inputs, data_samples)
+            moves = moves * (valid & valid[others])
+        return inputs + moves
+
+
+@MODELS.register_module()
+class NoisyView:
+    """The image with Gaussian noise.
+
+    Args:
+        std: Standard deviation of the noise, in units of the preprocessed input, positive.
+
+    Raises:
+        ValueError: ``std`` is out of range.
+
+    Source: this project.
+    """
+
+    def __init__(self, std: float = 0.3):
+        if not std > 0:
+            raise ValueError(f'std is {std}: give a positive number')
+        self.std = std
+
+    def __call__(self, inputs: Tensor, data_samples: Sequence | None = None) -> Tensor:
+        """(B, C, H, W), preprocessed, to the same; padding stays as it is."""
+        noise = self.std * torch.randn_like(inputs)
+        return inputs + (noise * _valid(inputs, data_samples) if _padded(inputs, data_samples) else noise)
+
+
+def _sizes(inputs: Tensor, data_samples: Sequence | None) -> list[tuple[int, int]]:
+    """(height, width) of the image in each padded input."""
+    whole = tuple(inputs.shape[2:])
+    shapes = [sample.get('img_shape', None) for sample in data_samples or ()]
+    return [tuple(shape[:2]) if shape is not None else whole for shape in shapes] or [whole] * len(inputs)
+
+
+def _padded(inputs: Tensor, data_samples: Sequence | None) -> bool:
+    return any(size != tuple(inputs.shape[2:]) for size in _sizes(inputs, data_samples))
+
+
+def _valid(inputs: Tensor, data_samples: Sequence | None) -> Tensor:
+    """(B, 1, H, W), bool: which positions are image and no padding; hosts pad at the bottom and on the right."""
+    sizes = torch.tensor(_sizes(inputs, data_samples), device=inputs.device)
+    rows, columns = (torch.arange(length, device=inputs.device) for length in inputs.shape[2:])
+    inside = (rows < sizes[:, :1]).unsqueeze(2) & (columns < sizes[:, 1:]).unsqueeze(1)
+    return inside.unsqueeze(1)

@@ -1,0 +1,159 @@
+"""A second view of each batch: what it is, which losses see it, and what it leaves alone."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from conftest import STAGES
+
+from mmlckd.distillers.views import MixedView, NoisyView
+from mmlckd.registry import MODELS
+
+LOCAL = dict(type='mmlckd.LocalLipschitzKDLoss')
+MIXED = dict(type='mmlckd.MixedView')
+
+
+class Sample(dict):
+    """What a view asks of a data sample."""
+
+
+def build(family, losses, taps=STAGES, view=MIXED, student=None):
+    torch.manual_seed(0)
+    teacher = dict(model=copy.deepcopy(family.teacher))
+    spec = dict(student=copy.deepcopy(student or family.student), teacher=teacher, losses=losses, taps=taps, view=view)
+    return MODELS.build(dict(type='mmlckd.LipschitzDistiller', **spec))
+
+
+def step(model, family):
+    model.distiller.teacher.load()
+    torch.manual_seed(1)
+    data = model.data_preprocessor(copy.deepcopy(family.batch), True)
+    return data, model(**data, mode='loss')
+
+
+# The views
+
+
+def test_a_mixed_view_lies_between_its_image_and_another():
+    corners = torch.eye(4).view(4, 4, 1, 1)  # image i is 1 in channel i and 0 elsewhere: a mix shows its parts
+    seen = set()
+    for _ in range(50):
+        mixed = MixedView(max_part=0.5)(corners).flatten(1)
+        own = mixed.diagonal()
+        assert ((own >= 0.5) & (own <= 1)).all()
+        assert torch.allclose(mixed.sum(1), torch.ones(4))
+        others = mixed - torch.diag(own)
+        assert ((others > 0).sum(1) <= 1).all()  # one other image each, never itself
+        seen |= {(i, int(j)) for i, j in enumerate(others.argmax(1)) if others[i].max() > 0}
+    assert len(seen) == 12  # every other image comes up
+
+
+def test_one_image_has_no_other():
+    image = torch.randn(1, 3, 4, 4)
+    assert torch.equal(MixedView()(image), image)
+    assert MixedView()(image[:0]).shape == (0, 3, 4, 4)
+
+
+@pytest.mark.parametrize('view', [MixedView(1.0), NoisyView(1.0)])
+def test_padding_stays_as_it_is(view):
+    inputs = torch.randn(2, 3, 6, 6)
+    inputs[0, :, 4:], inputs[1, :, :, 3:] = 0, 0  # images of 4 x 6 and 6 x 3, padded
+    samples = [Sample(img_shape=(4, 6)), Sample(img_shape=(6, 3))]
+    moved = view(inputs, samples) != inputs
+    assert not moved[0, :, 4:].any() and not moved[1, :, :, 3:].any()
+    assert moved[0, :, :4, :3].all() and moved[1, :, :4, :3].all()
+    if isinstance(view, MixedView):  # outside of either image there is nothing to mix
+        assert not moved[0, :, :, 3:].any() and not moved[1, :, 4:].any()
+    assert (view(inputs, [Sample(), Sample()]) != inputs)[:, :, :4, :3].all()  # samples that say nothing of sizes
+
+
+@pytest.mark.parametrize(
+    'kind, options', [(MixedView, dict(max_part=0)), (MixedView, dict(max_part=1.5)), (NoisyView, dict(std=-1))]
+)
+def test_wrong_views(kind, options):
+    with pytest.raises(ValueError, match=f'{next(iter(options))} is'):
+        kind(**options)
+
+
+# The losses
+
+
+def test_each_loss_sees_the_views_it_asks_for(classification):
+    kd = dict(type='mmlckd.LogitsKDLoss')
+    losses = dict(first=kd, second=dict(kd, views='second'), both=dict(kd, views='both'), local=LOCAL)
+    model = build(classification, losses, taps=['head.fc']).eval()
+    seen = {}
+    for network, side in ((model, 'student'), (model.distiller.teacher.model, 'teacher')):
+        network.head.fc.register_forward_hook(lambda m, a, out, side=side: seen.setdefault(side, []).append(out))
+    _, terms = step(model, classification)
+    student, teacher = ([seen[side][0], seen[side][1]] for side in ('student', 'teacher'))
+    value = {name: terms[f'distiller.loss_{name}'] for name in losses}
+    loss_of = model.distiller.losses
+    assert torch.isclose(value['first'], loss_of['first'](student[0], teacher[0]))
+    assert torch.isclose(value['second'], loss_of['second'](student[1], teacher[1]))
+    assert torch.isclose(value['both'], (value['first'] + value['second']) / 2)  # equally many images
+    assert torch.isclose(value['local'], loss_of['local']([torch.cat(student)], [torch.cat(teacher)]))
+    assert not torch.equal(student[0], student[1])
+
+
+def test_the_second_view_moves_no_statistics_and_no_task_loss(family):
+    """Running statistics and the student's own losses are those of a model without a second view."""
+    kd = dict(type='mmlckd.AttentionTransferLoss')
+    student = copy.deepcopy(family.student)
+    if family.name == 'segmentation':
+        student.decode_head.dropout_ratio = student.auxiliary_head.dropout_ratio = 0.0
+    fixed = dict(type='mmlckd.MixedView', max_part=0.5)
+    models = [
+        build(family, dict(at=dict(kd, views=views)), view=view, student=student).train()
+        for view, views in ((None, 'first'), (fixed, 'second'))
+    ]
+    terms = []
+    for model in models:
+        draw = model.distiller.views_of
+        model.distiller.views_of = lambda *args, draw=draw: [draw(*args), torch.manual_seed(2)][0]
+        terms.append(step(model, family)[1])
+    own = [{name: value for name, value in each.items() if not name.startswith('distiller.')} for each in terms]
+    assert own[0].keys() == own[1].keys()
+    for name, value in own[0].items():
+        pairs = zip(value, own[1][name]) if isinstance(value, list) else [(value, own[1][name])]
+        assert all(torch.equal(*map(torch.as_tensor, pair)) for pair in pairs)
+    state = [model.state_dict() for model in models]
+    statistics = [key for key in state[0] if 'running' in key or 'num_batches' in key]
+    assert statistics and all(torch.equal(state[0][key], state[1][key]) for key in statistics)
+    assert all(module.track_running_stats for module in models[1].modules() if hasattr(module, 'track_running_stats'))
+
+
+def test_gradient_of_the_guidance_reaches_every_family(family):
+    losses = dict(local=dict(LOCAL, center=False, connectors=True))
+    model = build(family, losses).train()
+    _, terms = step(model, family)
+    terms['distiller.loss_local'].backward()
+    assert next(model.backbone.layer1.parameters()).grad.norm() > 0
+    assert all(parameter.grad is None for parameter in model.distiller.teacher.model.parameters())
+
+
+def test_a_connectors_bias_cancels(classification):
+    losses = dict(local=dict(LOCAL, center=False, connectors=True))
+    model = build(classification, losses).eval()
+    values = []
+    for bias in (0.0, 5.0):
+        for connector in model.distiller.connectors.values():
+            connector[1].bias.data.fill_(bias)
+        values.append(step(model, classification)[1]['distiller.loss_local'])
+    assert torch.isclose(*values, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(losses=dict(local=LOCAL), view=None), 'losses.local compares two views, and the distiller has no `view`'),
+        (dict(losses=dict(kd=dict(type='mmlckd.LogitsKDLoss', views='third'))), "losses.kd.views is 'third': choose"),
+        (dict(losses=dict(local=dict(LOCAL, views='first'))), "losses.local.views is 'first'.*needs both"),
+        (dict(losses=dict(kd=dict(type='mmlckd.LogitsKDLoss'))), 'view is set, and no loss looks at the second view'),
+    ],
+)
+def test_wrong_fields_are_named(classification, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build(classification, **{'taps': ['head.fc'], **arguments})

@@ -95,8 +95,10 @@ def _distance(student: Tensor, teacher: Tensor, kept: Tensor) -> Tensor:
     """(R,): 1 - r of each row over the entries that are ``kept``, (1, M); 0 where one side is constant."""
 
     def centred(row: Tensor) -> Tensor:
-        mean = (row * kept).sum(1, keepdim=True) / kept.sum().clamp_min(1)
-        return (row - mean) * kept
+        row = row * kept
+        centred = (row - row.sum(1, keepdim=True) / kept.sum().clamp_min(1)) * kept
+        sizes = [torch.linalg.vector_norm(side.detach(), dim=1, keepdim=True) for side in (centred, row)]
+        return centred.where(sizes[0] > 8 * torch.finfo(row.dtype).eps * sizes[1], 0.0)  # what is left is rounding
 
     student, teacher = centred(student), centred(teacher)
     lengths = torch.linalg.vector_norm(student, dim=1) * torch.linalg.vector_norm(teacher, dim=1)

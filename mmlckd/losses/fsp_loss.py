@@ -10,7 +10,7 @@ from torch import Tensor
 from mmlckd.registry import MODELS
 
 from .checks import check_consecutive, check_one_batch, check_pair
-from .distillation_loss import MapwiseLoss, finite_samples, full_precision
+from .distillation_loss import MapwiseLoss, finite_samples, full_precision, stop_gradient
 from .positions import pooled_alike
 
 
@@ -48,6 +48,8 @@ class FSPLoss(MapwiseLoss):
             flow = _flow(before, after)
             check_pair(flow, target, i)
             flow, target, finite = finite_samples(flow, target)
+            for feat in (before, after):  # the products of finite maps may overflow
+                stop_gradient(feat, finite)
             self.left_out = self.left_out + (~(kept & finite)).sum()
             total = total + self.pair_loss(flow, target, kept & finite)
         return self.loss_weight * total

@@ -21,6 +21,7 @@ from mmlckd.cli import leaf_datasets, run_tool
 from mmlckd.config import is_distiller, read_config
 from mmlckd.version import __version__
 
+CONFIGS = ROOT / 'configs'
 METRICS = {  # in the log: its name here, and how a logged value becomes it
     'accuracy/top1': ('top-1 error %', lambda value: 100 - value),
     'pascal_voc/mAP': ('mAP %', lambda value: 100 * value),
@@ -35,7 +36,7 @@ def recipe_of(name: str) -> Path:
         ValueError: There is none.
     """
     for folder in ('lckd', 'baselines', 'teachers'):
-        path = ROOT / 'configs' / folder / f'{name}.py'
+        path = CONFIGS / folder / f'{name}.py'
         if path.is_file():
             return path
     raise ValueError(
@@ -115,7 +116,7 @@ def main(args):
         path = ZOO / 'records' / f'{record["recipe"]}_seed{record["seed"]}.json'
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(record, indent=1) + '\n')
-        print(f'{path.relative_to(ROOT)}: {record["value"]} {record["metric"]}')
+        print(f'{path.name}: {record["value"]} {record["metric"]}')
     page_tables.main()
 
 

@@ -179,7 +179,7 @@ def test_the_loss_benchmark_runs(tmp_path, monkeypatch):
 
 
 def test_the_step_benchmark_runs(tmp_path):
-    small = ['--workloads', 'demo_classification', '--batch', '1', '--rounds', '2']
+    small = ['--workloads', 'demo_classification', '--batch', '1', '--rounds', '2', '--threads', '1']
     result = run('tools/benchmarks/train_step.py', *small, '--out', tmp_path / 'record.json')
     assert result.returncode == 0, result.stderr
     assert (tmp_path / 'record.json').is_file() and (tmp_path / 'record.png').is_file()

@@ -6,10 +6,12 @@ import functools
 import json
 import statistics
 from pathlib import Path
+from unittest import mock
 
 import yaml
 from marked_text import table
 from mmengine.config import Config
+from mmengine.config import utils as mmengine_config_utils
 from mmengine.registry import init_default_scope
 
 from mmlckd.config import bare_model, read_config
@@ -26,8 +28,13 @@ NOT_RUN = 'not run'
 @functools.cache
 def recipes() -> list[tuple[str, Config, int, int]]:
     """Name and config of every recipe, and the parameters of its student and its teacher."""
-    configs = [(path, read_config(path)) for path in sorted(ZOO.glob('*.py'))]
-    return [(path.stem, config, parameters(path), parameters(config.model.teacher.config)) for path, config in configs]
+    # For each config of a package MMEngine reads all metafiles of that package: once is enough.
+    with mock.patch.object(mmengine_config_utils, 'load', functools.cache(mmengine_config_utils.load)):
+        found = []
+        for path in sorted(ZOO.glob('*.py')):
+            config = read_config(path)
+            found.append((path.stem, config, parameters(path), parameters(config.model.teacher.config)))
+        return found
 
 
 @functools.cache

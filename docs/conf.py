@@ -48,14 +48,19 @@ BARS = re.compile(r'\|(?=\S)([^|`]*[^|`\s])\|')
 
 def set_formulas(app, what, name, obj, options, lines):
     """Keep a docstring's formulas as they are: indented blocks before the first section, and bars in the text."""
-    text, formula, sections = [], False, False
+    text, formula, sections, source = [], False, False, False
     for line in lines:
         sections = sections or bool(SECTION.match(line))
+        source = line.startswith('Source:') or (source and bool(line))
+        if source:
+            line = line.strip()  # which may have a hanging indent
         indented = line.startswith('    ') and not sections
         if indented and not formula and not (text and text[-1]) and not introduced(text):
             text += ['::', '']
         formula = indented or (formula and not line)
         text.append(line if formula else BARS.sub(r'\|\1\|', line))
+    if what in ('attribute', 'property', 'data'):
+        text[:0] = ['..', '']  # or napoleon would take what is before a first colon for a type
     lines[:] = text
 
 

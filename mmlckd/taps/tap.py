@@ -60,7 +60,7 @@ class Tap:
 
     @property
     def key(self) -> str:
-        """The name of a connector in checkpoints. This form may never change."""
+        """For checkpoints, which name connectors by it: this form may never change."""
         return self.module + self._extras()
 
     def _extras(self) -> str:

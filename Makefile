@@ -3,6 +3,7 @@
 # make test    all tests (compiles mmcv's operators once, 10 to 15 minutes on two cores)
 # make nightly thousands of hostile numbers, 20 killed trainings, a training of 3,000 iterations (hours)
 # make lint    ruff
+# make docs    the pages and the reference, into build/docs
 # Both set up everything they need in $(VENV). PYTHON= and VENV= choose others; one VENV can serve several clones.
 
 PYTHON ?= python3
@@ -12,11 +13,12 @@ BIN := $(abspath $(VENV))/bin
 REQUIREMENTS := setup.py requirements.txt $(wildcard requirements/*.txt)
 INSTALLED := $(VENV)/.mmlckd-installed
 OPS := $(VENV)/.mmlckd-ops
+DOCS := $(VENV)/.mmlckd-docs
 
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export PATH := $(BIN):$(PATH)
 
-.PHONY: demo test nightly lint install ops clean
+.PHONY: demo test nightly lint docs install ops clean
 
 demo: $(if $(filter detection,$(TASK)),$(OPS),$(INSTALLED))
 	$(BIN)/python tools/demo.py --task $(TASK)
@@ -31,6 +33,10 @@ nightly: $(OPS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
+
+docs: $(DOCS)
+	$(BIN)/python -m sphinx -W --keep-going -q -c docs -d build/doctrees . build/docs
+	@echo "the site begins at build/docs/index.html"
 
 install: $(INSTALLED)
 ops: $(OPS)
@@ -50,6 +56,10 @@ $(INSTALLED): $(REQUIREMENTS) | $(BIN)/uv
 
 $(OPS): $(INSTALLED) tools/install_mmcv.py
 	$(BIN)/python tools/install_mmcv.py
+	@touch $@
+
+$(DOCS): $(INSTALLED) requirements/docs.txt
+	$(BIN)/uv pip install --python $(BIN)/python --quiet -r requirements/docs.txt -c requirements/constraints.txt
 	@touch $@
 
 clean:

@@ -17,7 +17,7 @@ def plot_history(history: list[dict], path: Path, pair_names: Sequence[str] = ()
     """Draw the transmitting norms of each pair over training, teacher against student.
 
     Args:
-        history: Readings of :class:`SpectralNormHook`, each with ``iter`` and lists ``student``, ``teacher``, ``log_ratio``.
+        history: Readings of :class:`.SpectralNormHook`, each with ``iter`` and lists ``student``, ``teacher``, ``log_ratio``.
         path: Where the picture goes; its ending gives the format.
         pair_names: A title for each pair; numbered where not given.
     """
@@ -47,7 +47,7 @@ def plot_layers(history: list[dict], path: Path, bound: float | None = None) -> 
     """Draw the operator norm of each layer over training, shallow layers dark and deep ones light.
 
     Args:
-        history: Readings of :class:`SpectralNormHook` with ``iter`` and ``layers``, a dict of norms by name.
+        history: Readings of :class:`.SpectralNormHook` with ``iter`` and ``layers``, a dict of norms by name.
         path: Where the picture goes.
         bound: A line to draw across, the bound that the layers were held to.
     """

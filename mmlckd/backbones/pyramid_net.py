@@ -63,7 +63,7 @@ class PyramidNet(PreActBackbone):
         alpha: Width that all blocks together add to the 16 channels of the stem.
         bottleneck: Blocks of three convolutions instead of two.
         in_channels: Channels of the image.
-        kwargs: ``out_indices``, ``frozen_stages``, ``norm_eval`` and ``init_cfg`` of :class:`PreActBackbone`.
+        kwargs: ``out_indices``, ``frozen_stages``, ``norm_eval`` and ``init_cfg`` of :class:`.PreActBackbone`.
 
     Raises:
         ValueError: The depth does not fit, alpha is not positive, or a stage is out of range.

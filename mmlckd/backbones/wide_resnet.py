@@ -42,7 +42,7 @@ class WideResNet(PreActBackbone):
         widen_factor: Width.
         dropout: Probability inside each block.
         in_channels: Channels of the image.
-        kwargs: ``out_indices``, ``frozen_stages``, ``norm_eval`` and ``init_cfg`` of :class:`PreActBackbone`.
+        kwargs: ``out_indices``, ``frozen_stages``, ``norm_eval`` and ``init_cfg`` of :class:`.PreActBackbone`.
 
     Raises:
         ValueError: The depth is not 6 n + 4, or a stage is out of range.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmlckd.registry import MODELS
 
 from .distillation_loss import MapwiseLoss
+from .positions import pooled_alike
+
+_ZERO = 1e-6  # a map without a larger value has no picture
 
 
 @MODELS.register_module()
@@ -19,25 +20,33 @@ class AttentionTransferLoss(MapwiseLoss):
         A(F) = sum_c F_c^2, flattened and divided by its Euclidean length
         L = loss_weight * sum over maps of the mean over samples and positions of (A(F^student) - A(F^teacher))^2
 
-    Args:
-        loss_weight: Factor of the loss, non-negative. The authors' beta / 2, of 1000 on CIFAR.
+    Maps (B, C, H, W) or tokens (B, N, C). Channels may differ between the sides. Where sizes do, the larger energy is
+    average-pooled to the smaller; tokens need equal N. Differentiable in the student's maps.
 
-    Source: Zagoruyko and Komodakis, Paying more attention to attention (ICLR 2017), equation 2 with p = 2, in the form of their code: the
-    mean of squares, where the paper has the Euclidean distance.
+    Args:
+        loss_weight: Factor of the loss, not negative. It is the authors' beta / 2; their beta is 1000 on CIFAR.
+
+    Source: Zagoruyko and Komodakis, Paying more attention to attention (ICLR 2017), equation 2 with p = 2. The mean of
+    squares is their code's; the paper has the Euclidean distance.
     """
 
-    equal_shapes = False
+    alike = 'batch'
 
     def __init__(self, loss_weight: float = 500.0):
         super().__init__(loss_weight)
 
     def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """(B,): mean over positions of the squared difference of the two pictures, at the smaller size of the two."""
-        size = tuple(map(min, student.shape[2:], teacher.shape[2:]))
-        return (_attention(student, size) - _attention(teacher, size)).square().mean(1)
+        """(B,): mean over positions of the squared difference of the two pictures."""
+        student, teacher = (F.normalize(side.flatten(1)) for side in pooled_alike(_energy(student), _energy(teacher)))
+        return (student - teacher).square().mean(1)
 
 
-def _attention(feat: Tensor, size: Sequence[int]) -> Tensor:
-    """(B, N): the energy at each of the positions, the map pooled to that size, of length one."""
-    energy = feat.square().sum(1, keepdim=True)
-    return F.normalize(F.adaptive_avg_pool2d(energy, size).flatten(1))
+def _energy(feat: Tensor) -> Tensor:
+    """Energy of a map (B, 1, H, W) or of tokens (B, N, 1).
+
+    Each sample is divided by its largest value first, so that no square overflows. The picture does not depend on that
+    factor, so the factor may count as a constant in the gradient.
+    """
+    largest = feat.detach().abs().flatten(1).amax(1).clamp_min(_ZERO)
+    feat = feat / largest.view(-1, *[1] * (feat.dim() - 1))
+    return feat.square().sum(2 if feat.dim() == 3 else 1, keepdim=True)

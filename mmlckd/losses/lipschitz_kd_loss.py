@@ -11,7 +11,8 @@ from torch import Tensor
 from mmlckd.functional import transmitting_norm
 from mmlckd.registry import MODELS
 
-from .distillation_loss import DistillationLoss, check_counts
+from .checks import check_batch, check_consecutive, check_weights, pick_weights
+from .distillation_loss import DistillationLoss
 
 
 class PairNorms(NamedTuple):
@@ -29,17 +30,17 @@ class LipschitzKDLoss(DistillationLoss):
 
         L = loss_weight * sum_k w_k * mean over the batch of d(s_k, t_k).
 
-    A sample whose norm falls below ``eps`` on either side, or is not finite, is left out of its pair's mean, with no gradient;
-    ``left_out`` counts them, on the device, until its reader sets it back to 0.
+    A sample whose norm is below ``eps`` on either side, or is not finite, is left out of its pair's mean, and gets no
+    gradient.
 
     Args:
-        loss_weight: Factor of the whole loss, non-negative.
+        loss_weight: Factor of the whole loss, not negative.
         distance: 'log' (log(s / t))^2, 'relative' ((s - t) / t)^2, or 'absolute' (s - t)^2. The first two do not
             depend on the scale of the maps.
         center: Norms of maps centred over positions. None: True for the scale-free distances and False for
             'absolute', which is then the authors' converged loss.
         pair_weights: 'geometric' (2^-(n-1-k), k = 0 .. n-2: the deepest pair weighs 1/2, the one before 1/4), 'uniform'
-            (1 / (n - 1) each), or a list of n - 1 numbers.
+            (1 / (n - 1) each), or a list of n - 1 numbers, none of them negative.
         num_iters: Iterations of :func:`mmlckd.functional.transmitting_norm`.
         eps: Norm below which a sample is left out, in squared feature units.
 
@@ -65,8 +66,7 @@ class LipschitzKDLoss(DistillationLoss):
         super().__init__(loss_weight)
         if distance not in self.DISTANCES:
             raise ValueError(f'distance is {distance!r}: choose one of {", ".join(map(repr, self.DISTANCES))}')
-        if isinstance(pair_weights, str) and pair_weights not in ('geometric', 'uniform'):
-            raise ValueError(f"pair_weights is {pair_weights!r}: choose 'geometric', 'uniform' or a list of numbers")
+        check_weights('pair_weights', pair_weights, ('geometric', 'uniform'))
         if num_iters < 1:
             raise ValueError(f'num_iters is {num_iters}: at least 1 is needed')
         self.distance = distance
@@ -95,29 +95,21 @@ class LipschitzKDLoss(DistillationLoss):
         Raises:
             ValueError: Unequal numbers of maps, fewer than two, unequal batches, or weights that do not fit.
         """
-        count = len(student_feats)
-        check_counts(student_feats, [None, *targets])
-        if count < 2:
-            raise ValueError(
-                f'{count} map is tapped: the Lipschitz loss compares consecutive maps and needs at least two'
-            )
-        if len(student_feats[0]) != len(targets[0]):
-            raise ValueError(
-                f'a student batch of {len(student_feats[0])} against a teacher batch of {len(targets[0])}: '
-                'both must see the same images'
-            )
+        check_consecutive(student_feats, targets, 'the Lipschitz loss')
+        check_batch(student_feats[0], targets[0])
         self.last_norms = []
         total = 0.0
         pairs = zip(student_feats, student_feats[1:], targets)
-        for weight, (feat_in, feat_out, teacher) in zip(self.weights_for(count - 1), pairs):
+        for weight, (feat_in, feat_out, teacher) in zip(self.weights_for(len(targets)), pairs):
             student = self._norm(feat_in, feat_out)
             self.last_norms.append(PairNorms(student.detach(), teacher))
             total = total + weight * self._masked_mean(student, teacher)
         return self.loss_weight * total
 
     def statistics(self) -> dict[str, Tensor]:
-        """``student``, ``teacher`` and ``log_ratio``, (n - 1,) each: means over the samples that the loss keeps, 0 where
-        it keeps none, of the norms of every pair and of log(student / teacher).
+        """``student``, ``teacher`` and ``log_ratio``, (n - 1,) each: norms of every pair, and log(student / teacher).
+
+        They are means over the samples that the loss keeps, and 0 where it keeps none.
         """
         rows = []
         for norms in self.last_norms:
@@ -129,15 +121,9 @@ class LipschitzKDLoss(DistillationLoss):
 
     def weights_for(self, num_pairs: int) -> list[float]:
         """The weight of each pair, shallow to deep."""
-        if self.pair_weights == 'geometric':
-            return [2.0 ** (k - num_pairs) for k in range(num_pairs)]
-        if self.pair_weights == 'uniform':
-            return [1.0 / num_pairs] * num_pairs
-        if len(self.pair_weights) != num_pairs:
-            raise ValueError(
-                f'pair_weights has {len(self.pair_weights)} numbers for {num_pairs} pairs: give one a pair'
-            )
-        return list(self.pair_weights)
+        geometric = [2.0 ** (k - num_pairs) for k in range(num_pairs)]
+        named = dict(geometric=geometric, uniform=[1.0 / max(num_pairs, 1)] * num_pairs)
+        return pick_weights('pair_weights', self.pair_weights, num_pairs, 'pair', named)
 
     def _norm(self, feat_in: Tensor, feat_out: Tensor) -> Tensor:
         return transmitting_norm(feat_in, feat_out, num_iters=self.num_iters, center=self.center)
@@ -148,7 +134,7 @@ class LipschitzKDLoss(DistillationLoss):
 
     def _masked_mean(self, student: Tensor, teacher: Tensor) -> Tensor:
         valid = self.kept(self.last_norms[-1])
-        # Both sides are replaced before the distance is taken: a masked NaN would come back through its derivative.
+        # Both sides are replaced before the distance is taken: a NaN that is masked later comes back in the derivative.
         self.left_out = self.left_out + (~valid).sum()
         distance = self.DISTANCES[self.distance](student.where(valid, 1.0), teacher.where(valid, 1.0))
         return distance.sum() / valid.sum().clamp_min(1)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from mmlckd.registry import MODELS
 
-from .distillation_loss import DistillationLoss, check_counts, check_pair
+from .checks import check_counts, check_pair, check_weights, pick_weights
+from .distillation_loss import DistillationLoss
 
 
 def relu_margin(norm: nn.Module) -> Tensor:
@@ -43,22 +44,21 @@ def relu_margin(norm: nn.Module) -> Tensor:
 class PartialSquaredDistance(torch.autograd.Function):
     """Sum over the entries of each sample with S > T' or T' > 0 of (S - T')^2: (B,).
 
-    What the backward pass needs, the differences, takes the place of ``target``. In minima and maxima only: on a CPU selecting by a
-    mask costs twenty times as much. A sample that is not finite gives 0, with no gradient, and False in the second result, (B,).
+    The differences, which the backward pass needs, overwrite ``target``. They are found by minima and maxima alone,
+    since selecting by a mask takes twenty times as long on a CPU. The second result, (B,), is False for a sample that
+    is not finite; its distance is 0, with no gradient.
     """
 
     @staticmethod
     def forward(ctx, student: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        for ours, theirs in zip(
-            student.chunk(4), target.chunk(4)
-        ):  # by parts, so that little is needed beside the maps
+        for ours, theirs in zip(student.chunk(4), target.chunk(4)):  # in parts, to need little memory
             difference = ours - theirs
-            # Below a target that is not positive nothing is asked: the difference is raised to 0 there, and to minus infinity elsewhere.
+            # Below a target that is not positive nothing is asked. The floor of the difference is 0 there, and minus
+            # infinity elsewhere.
             floor = theirs.clamp_min_(0.0).mul_(-torch.finfo(theirs.dtype).max)
             torch.maximum(difference, floor, out=theirs)
-        squares = (
-            torch.linalg.vector_norm(target, dim=(2, 3)).square().sum(1)
-        )  # by channel: one sum over all would lose digits
+        # By channel first: one sum over all would lose digits.
+        squares = torch.linalg.vector_norm(target, dim=(2, 3)).square().sum(1)
         finite = squares.isfinite()
         ctx.save_for_backward(target.nan_to_num_(0.0, 0.0, 0.0), finite)
         ctx.dtype = student.dtype
@@ -77,7 +77,7 @@ def _is_affine_norm(module: nn.Module | None) -> bool:
 
 
 def _norm_before(tap, modules: dict[str, nn.Module]) -> str:
-    """The tapped module's own path; where an activation's input is tapped, the path of the last batch norm beside that."""
+    """The tapped module's own path; for a tapped input of an activation, that of the last batch norm beside it."""
     if tap.io == 'output' or _is_affine_norm(modules[tap.module]):
         return tap.module
     parent = tap.module.rpartition('.')[0]
@@ -93,15 +93,16 @@ class OFDLoss(DistillationLoss):
 
         L = loss_weight / B * sum_i w_i * sum over entries with S > T' or T' > 0 of (S - T')^2.
 
-    A sample with a map that is not finite on either side is left out for that map, with no gradient; ``left_out`` counts them, on the
-    device, until its reader sets it back to 0.
+    A sample with a map that is not finite on either side, or whose squares overflow, is left out for that map, with no
+    gradient; the batch size B still counts it.
 
     Args:
-        loss_weight: Factor of the loss, non-negative.
-        map_weights: 'geometric' (2^-(n-1-i), i = 0 .. n-1: the deepest map weighs 1, the one before 1/2), or a list of n
-            numbers.
-        margins_from: Paths of the teacher's batch norms, one a tap. None: the tapped modules, or the last batch norm
-            beside an activation whose input is tapped: for the ReLU that ends a residual block, the one of the last convolution.
+        loss_weight: Factor of the loss, not negative.
+        map_weights: 'geometric' (2^-(n-1-i), i = 0 .. n-1: the deepest map weighs 1, the one before 1/2), or a list of
+            n numbers, none of them negative.
+        margins_from: Paths of the teacher's batch norms, one a tap. None: the tapped modules themselves; or, where an
+            activation's input is tapped, the last batch norm beside it. For the ReLU that ends a residual block this is
+            the norm of the last convolution.
 
     Source: Heo et al. (ICCV 2019), equations of sections 3.2 and 3.3; weights of their code.
     """
@@ -113,8 +114,7 @@ class OFDLoss(DistillationLoss):
         margins_from: Sequence[str] | None = None,
     ):
         super().__init__(loss_weight)
-        if isinstance(map_weights, str) and map_weights != 'geometric':
-            raise ValueError(f"map_weights is {map_weights!r}: choose 'geometric' or a list of numbers")
+        check_weights('map_weights', map_weights, ('geometric',))
         self.map_weights = map_weights
         self.margins_from = margins_from
         self.margins: Sequence[Tensor] | None = None  # (C,) a map; None: those of the attached teacher
@@ -136,7 +136,7 @@ class OFDLoss(DistillationLoss):
                     f'{path!r} is no affine batch norm of the teacher: name the batch norm before each tapped '
                     'ReLU in OFDLoss(margins_from=[...])'
                 )
-        # In a tuple, so that the teacher's modules do not become part of this one. The margins are computed later: the
+        # In a tuple, or the teacher's modules would become part of this one. The margins are computed later, since the
         # teacher may not be loaded yet.
         self._norms, self.margins = tuple(modules[path] for path in paths), None
 
@@ -178,8 +178,5 @@ class OFDLoss(DistillationLoss):
 
     def weights_for(self, num_maps: int) -> list[float]:
         """The weight of each map, shallow to deep."""
-        if self.map_weights == 'geometric':
-            return [2.0 ** (i + 1 - num_maps) for i in range(num_maps)]
-        if len(self.map_weights) != num_maps:
-            raise ValueError(f'map_weights has {len(self.map_weights)} numbers for {num_maps} maps: give one a map')
-        return list(self.map_weights)
+        named = dict(geometric=[2.0 ** (i + 1 - num_maps) for i in range(num_maps)])
+        return pick_weights('map_weights', self.map_weights, num_maps, 'map', named)

@@ -18,7 +18,7 @@ from mmlckd.registry import HOOKS
 class SafeCheckpointHook(CheckpointHook):
     """MMEngine's ``CheckpointHook`` that leaves a sound checkpoint at every moment, whenever the process dies.
 
-    - A file has its name only when it is complete: :class:`AtomicBackend` writes it, where it is local and no other backend is asked for.
+    - A file has its name only when it is complete: :class:`.AtomicBackend` writes it, where it is local and no other backend is asked for.
     - What ``max_keep_ckpts`` and ``save_best`` make outdated is removed after its successor is written; MMEngine removes it before.
     - An evaluation that follows a checkpoint and was cut off is done when the run is resumed; MMEngine goes on without it, and without
       the best checkpoint or the step of a scheduler that it would have brought.

@@ -1,0 +1,131 @@
+"""What losses refuse. Each check stands here once; each message says what is wrong and what to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+from torch import Tensor
+
+
+def check_weight(name: str, value: Any) -> None:
+    """See that a weight is a finite number, 0 or above.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+        raise ValueError(f'{name} is {value!r}: give a number, 0 or above')
+    if value < 0:
+        raise ValueError(f'{name} is {value}: it must not be negative')
+
+
+def check_weights(name: str, weights: Any, choices: Sequence[str]) -> None:
+    """See that weights are one of the named ``choices`` or a list of numbers that :func:`check_weight` takes.
+
+    Raises:
+        ValueError: They are not.
+    """
+    if isinstance(weights, str) and weights in choices:
+        return
+    if isinstance(weights, str) or not isinstance(weights, Sequence):
+        raise ValueError(f'{name} is {weights!r}: choose {", ".join(map(repr, choices))} or a list of numbers')
+    for i, weight in enumerate(weights):
+        check_weight(f'{name}[{i}]', weight)
+
+
+def pick_weights(name: str, weights: str | Sequence[float], count: int, unit: str, named: dict) -> list[float]:
+    """The ``count`` weights that ``weights`` stands for: a list as it is, or a name's entry in ``named``.
+
+    Raises:
+        ValueError: A list of another length.
+    """
+    if isinstance(weights, str):
+        return named[weights]
+    if len(weights) != count:
+        raise ValueError(f'{name} has {len(weights)} numbers for {count} {unit}s: give one a {unit}')
+    return list(weights)
+
+
+def check_temperature(tau: float) -> None:
+    """See that a temperature is positive and finite.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not 0 < tau < math.inf:
+        raise ValueError(f'tau is {tau}: a temperature must be positive')
+
+
+def check_counts(student_feats: Sequence, teacher_feats: Sequence) -> None:
+    """See that both sides have the same number of maps.
+
+    Raises:
+        ValueError: They have not.
+    """
+    ours, theirs = len(student_feats), len(teacher_feats)
+    if ours != theirs:
+        raise ValueError(f'{ours} student maps and {theirs} teacher maps: tap as many modules on both sides')
+
+
+def check_consecutive(student_feats: Sequence, pairs: Sequence, loss: str) -> None:
+    """See that there are two maps or more, and that the teacher's ``pairs`` are those of the same number of maps.
+
+    Raises:
+        ValueError: There are fewer, or another number.
+    """
+    check_counts(student_feats, [None, *pairs])
+    if len(student_feats) < 2:
+        raise ValueError(f'{len(student_feats)} map is tapped: {loss} compares consecutive maps and needs at least two')
+
+
+def check_batch(student: Sequence | Tensor, teacher: Sequence | Tensor) -> None:
+    """See that both sides hold the same number of samples.
+
+    Raises:
+        ValueError: They do not.
+    """
+    ours, theirs = len(student), len(teacher)
+    if ours != theirs:
+        raise ValueError(
+            f'a student batch of {ours} against a teacher batch of {theirs}: both must see the same images'
+        )
+
+
+def check_one_batch(feats: Sequence[Tensor], side: str) -> None:
+    """See that all maps of one network hold the same number of samples.
+
+    Raises:
+        ValueError: They do not: regions of interest, for example, are more than the images.
+    """
+    sizes = [len(feat) for feat in feats]
+    if len(set(sizes)) > 1:
+        raise ValueError(f"the {side}'s maps hold {sizes} samples: tap modules that see the same whole images")
+
+
+def check_pair(student: Tensor, teacher: Tensor, index: int, alike: str = 'shape') -> None:
+    """See that two maps can be compared.
+
+    Args:
+        student: Map number ``index`` of the student.
+        teacher: The teacher's.
+        index: For the message.
+        alike: What must agree: 'batch'; 'channels', which are last in three dimensions and second otherwise; 'shape'.
+
+    Raises:
+        ValueError: It does not agree.
+    """
+    if student.dim() and teacher.dim():
+        check_batch(student, teacher)
+    found = f"student map {index} is {tuple(student.shape)} and the teacher's {tuple(teacher.shape)}"
+    hint = 'set connectors=True where channels differ'
+    if alike == 'shape' and student.shape != teacher.shape:
+        raise ValueError(f'{found}: this loss needs equal shapes; tap stages of equal size, and {hint}')
+    if alike == 'channels' and (student.dim() != teacher.dim() or _channels(student) != _channels(teacher)):
+        raise ValueError(f'{found}: this loss needs equal channels; {hint}')
+
+
+def _channels(feat: Tensor) -> int:
+    return feat.shape[2 if feat.dim() == 3 else 1]

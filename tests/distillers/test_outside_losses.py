@@ -1,0 +1,136 @@
+"""Losses from outside this package, through a real distiller: forward, backward, log."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from torch import nn
+
+from mmlckd.losses import DistillationLoss
+from mmlckd.registry import MODELS
+
+TAPS = ['backbone.layer2.0.bn1', 'backbone.bn']
+
+
+class SumOfDistances(nn.Module):
+    """As other toolkits have them: two sequences of maps in, a scalar out, and nothing of this package's contract."""
+
+    def __init__(self, power=2):
+        super().__init__()
+        self.power = power
+
+    def forward(self, student_feats, teacher_feats):
+        return sum((ours - theirs).abs().pow(self.power).mean() for ours, theirs in zip(student_feats, teacher_feats))
+
+
+class Scaled(nn.Module):
+    """One with a parameter of its own, which looks at two maps."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(()))
+
+    def forward(self, preds_S, preds_T):
+        return ((preds_S - preds_T).square() * self.log_scale.exp()).mean() - self.log_scale
+
+
+@pytest.fixture(autouse=True)
+def registered():
+    kinds = (SumOfDistances, Scaled)
+    for kind in kinds:
+        MMENGINE_MODELS.register_module(module=kind)  # the root, whose names are seen from every scope
+    yield
+    for kind in kinds:
+        MMENGINE_MODELS.module_dict.pop(kind.__name__)
+
+
+@pytest.fixture(autouse=True)
+def scope(classification):
+    return classification
+
+
+@pytest.fixture
+def batch(classification):
+    return dict(inputs=torch.randn(2, 3, 28, 28), data_samples=classification.batch['data_samples'])
+
+
+def wrn(width):
+    return dict(
+        type='ImageClassifier',
+        data_preprocessor=dict(type='ClsDataPreprocessor'),
+        backbone=dict(type='mmlckd.WideResNet', depth=10, widen_factor=width),
+        neck=dict(type='GlobalAveragePooling'),
+        head=dict(type='LinearClsHead', num_classes=5, in_channels=64 * width, loss=dict(type='CrossEntropyLoss')),
+    )
+
+
+def distil(batch, teacher_width=1, **loss):
+    """The distiller after a backward pass of this loss alone, and the loss."""
+    cfg = dict(taps=TAPS, type='mmlckd.LipschitzDistiller', student=wrn(1), teacher=dict(model=wrn(teacher_width)))
+    model = MODELS.build(dict(cfg, losses=dict(outside=loss))).train()
+    value = model(**batch, mode='loss')['distiller.loss_outside']
+    value.backward()
+    return model, value
+
+
+def check_gradients(model):
+    layer = model.backbone.layer2[0].bn1.weight
+    assert layer.grad.isfinite().all() and layer.grad.abs().sum() > 0  # the first tapped layer
+    assert all(weight.grad is None for weight in model.distiller.teacher.model.parameters())
+
+
+def test_a_plain_module_works_unchanged(batch):
+    model, value = distil(batch, type='SumOfDistances', power=1)
+    loss = model.distiller.losses['outside']
+    assert type(loss) is SumOfDistances and loss.power == 1 and not isinstance(loss, DistillationLoss)
+    assert value.item() > 0
+    check_gradients(model)
+
+
+@pytest.mark.parametrize(
+    'loss',
+    [
+        dict(type='torch.nn.MSELoss'),
+        dict(type=nn.SmoothL1Loss),
+        dict(type='mmdet.MSELoss', loss_weight=0.5),
+        dict(type='SumOfDistances'),
+    ],
+)
+@pytest.mark.parametrize('connectors, teacher_width', [(False, 1), (True, 2)])
+def test_a_loss_of_two_maps_works_in_each_map_loss(batch, loss, connectors, teacher_width):
+    model, value = distil(batch, teacher_width, type='mmlckd.EachMapLoss', loss=loss, connectors=connectors)
+    assert value.item() > 0 and value.dtype == torch.float32
+    check_gradients(model)
+    assert all(weight.grad.abs().sum() > 0 for weight in model.distiller.connectors.parameters() if weight.dim() == 4)
+
+
+def test_each_map_loss_is_what_the_outside_loss_gives_on_the_tapped_maps(batch):
+    model, value = distil(batch, type='mmlckd.EachMapLoss', loss=dict(type='torch.nn.MSELoss'), loss_weight=2.0)
+    model.zero_grad()
+    targets = model.distiller.teacher(batch['inputs'], None)
+    with model.distiller.tapped(model) as feats:
+        model(**batch, mode='loss')
+    entry = model.distiller.entries[0]
+    pairs = [(feats[ours], targets[theirs]) for ours, theirs in zip(entry.student_taps, entry.teacher_taps)]
+    expected = 2 * sum((ours - theirs).square().mean() for ours, theirs in pairs)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_parameters_of_an_outside_loss_are_trained_and_saved(batch):
+    model, _ = distil(batch, type='mmlckd.EachMapLoss', loss=dict(type='Scaled'))
+    names = [name for name, _ in model.named_parameters() if 'log_scale' in name]
+    assert names == ['distiller.losses.outside.loss.log_scale'] and names[0] in model.state_dict()
+    assert model.distiller.losses['outside'].loss.log_scale.grad is not None
+
+
+def test_labels_reach_a_loss_that_asks_for_them(batch):
+    model, value = distil(batch, type='mmlckd.DKDLoss', taps=['head.fc'])
+    assert value.item() > 0
+    assert model.head.fc.weight.grad.abs().sum() > 0
+
+
+def test_a_hook_can_change_the_weight(batch):
+    model, _ = distil(batch, type='mmlckd.EachMapLoss', loss=dict(type='torch.nn.MSELoss'))
+    model.distiller.losses['outside'].loss_weight = 0.0
+    assert model(**batch, mode='loss')['distiller.loss_outside'].item() == 0

@@ -1,0 +1,96 @@
+"""What distillation gained: the tables of the demos and of the studies, made from their records."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+
+from marked_text import paragraph, table
+
+from mmlckd.study.cell import method_title
+from mmlckd.study.tables import by_method, comparison_rows, contrasts, mean_and_deviation, result_rows, values, verdicts
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO_RECORDS = ROOT / 'configs' / 'demo' / 'records'
+STUDY_RECORDS = ROOT / 'configs' / 'study' / 'records'
+
+
+def demo_table(task: str) -> str:
+    """Teacher, student alone and guided student of one demo, over the recorded seeds."""
+    records = [json.loads(path.read_text()) for path in sorted(DEMO_RECORDS.glob(f'demo_{task}_seed*.json'))]
+    rows = [demo_row(name, [record['results'][name] for record in records]) for name in records[0]['results']]
+    start, end = (statistics.mean(record['distance_through_connectors'][i] for record in records) for i in (0, 1))
+    seeds = ', '.join(str(record['seed']) for record in records)
+    note = (
+        f'Mean ± standard deviation over seeds {seeds}; all share one teacher. Lipschitz distance: mean of '
+        '\\|log(student norm / teacher norm)\\| over pairs of taps and 400 test images, before and after training, on '
+        f'the maps themselves. Through the connectors, where the loss compares the maps, it goes from {start:.2f} to '
+        f'{end:.2f}. '
+        f'torch {records[0]["torch"]}, 2 CPU cores.'
+    )
+    header = ['', 'parameters', records[0]['metric'], 'seeds', 'Lipschitz distance to the teacher']
+    return f'{table(header, rows)}\n\n{paragraph(note)}'
+
+
+def demo_row(name: str, results: list[dict]) -> list:
+    """One network's row; ``results`` has an entry for each seed, and equal ones for the one teacher."""
+    values = [result['value'] for result in results]
+    if len(set(values)) == 1:
+        values = values[:1]
+    distance = ''
+    if results[0].get('before') is not None:
+        before, after = (statistics.mean(result[key] for result in results) for key in ('before', 'after'))
+        distance = f'{before:.2f} to {after:.2f}'
+    return [name, f'{results[0]["parameters"]:,}', mean_and_deviation(values), len(values), distance]
+
+
+def study_records(name: str) -> list[dict]:
+    return json.loads((STUDY_RECORDS / f'study_{name}.json').read_text())['records']
+
+
+def study_tables(name: str) -> str:
+    """Results and comparisons of a study, from the file that tools/study.py wrote."""
+    records = study_records(name)
+    tables = {**result_rows(records), **comparison_rows(records)}
+    parts = [f'{title}:\n\n{table(header, rows)}' for title, (header, rows) in tables.items()]
+    seeds = ', '.join(map(str, sorted({record['seed'] for record in records})))
+    tests = sum(len(contrast.results) for contrast in contrasts(records))
+    hours = sum(record['seconds'] for record in records) / 3600
+    units = 'Results are in %.'
+    if 'local constant' in records[0]:
+        units = 'Results are in %, noise and FGSM in pixel values, local constants in logits per pixel value.'
+    note = (
+        f'Mean ± standard deviation over seeds {seeds}. {units} Differences are paired by seed, with 95 % intervals. '
+        f'p: paired t tests, adjusted for all {tests} of the table (Holm). Best: the best method with the term against '
+        f'the best without it, both chosen in validation. Aims for the best: {"; ".join(verdicts(records))}. '
+        f'torch {records[0]["versions"]["torch"]}, {records[0]["machine"]}, commit {records[0]["commit"]}, '
+        f'{hours:.1f} hours of one core.'
+    )
+    return '\n\n'.join([*parts, paragraph(note)])
+
+
+def gain_table(name: str) -> str:
+    """What the Lipschitz term adds to each method of a study in test accuracy."""
+    records = study_records(name)
+    added = {
+        (contrast.data, contrast.baseline): contrast.results['test']
+        for contrast in contrasts(records)
+        if contrast.method[:-1] == contrast.baseline
+    }
+    groups = by_method(records)
+    rows = []
+    for baseline in dict.fromkeys(baseline for _, baseline in added):
+        row = [method_title(baseline)]
+        for data, methods in groups.items():
+            gain = added[data, baseline]
+            without = statistics.fmean(values(methods[baseline], 'test'))
+            row += [f'{without:.2f}', f'{gain.difference:+.2f} ± {gain.half_width:.2f}']
+        rows.append(row)
+    header = ['student trained by', *(cell for data in groups for cell in (f'{data}, %', 'with the term'))]
+    seeds = {record['seed'] for record in records}
+    note = (
+        f'Test accuracy over {len(seeds)} seeds, and what the Lipschitz term adds to it in points, paired by seed, '
+        'with 95 % intervals. KD distils logits, OFD features, AT attention maps.'
+    )
+    return f'{table(header, rows)}\n\n{paragraph(note)}'

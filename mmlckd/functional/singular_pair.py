@@ -66,7 +66,8 @@ def singular_pair(feat_in: Tensor, feat_out: Tensor, num_iters: int, center: boo
         start = F.normalize(probe(feat_in.shape[1], feat_in), dim=0).expand(len(feat_in), 1, -1)
         right = leading_eigenvector(product.normal, _unit(product.to_out(start)), num_iters)
 
-    left, right = _unit(product.to_in(right)), _unit(right)
+    right = _unit(right)
+    left = _unit(product.to_in(right))
     found = (left.sum(-1, keepdim=True) + right.sum(-1, keepdim=True)).isfinite()
     nothing = empty | ~found
     finite = finite & (found | empty)
@@ -136,7 +137,9 @@ class _Gram(_Maps):
     def normal(self, row: Tensor) -> Tensor:
         if self.gram is None:
             self.gram = self.feat_in.mT @ self.feat_in
-        return torch.bmm(torch.bmm(torch.bmm(row, self.feat_out) * self.scale, self.gram) * self.scale, self.feat_out.mT)
+        return torch.bmm(
+            torch.bmm(torch.bmm(row, self.feat_out) * self.scale, self.gram) * self.scale, self.feat_out.mT
+        )
 
     def leading_right(self) -> Tensor:
         """The right singular vector z F_out^T, where the row z solves z (F_out^T F_out) (F_in^T F_in) = lambda z.
@@ -157,7 +160,9 @@ def _small_form(feat_out: Tensor) -> type[_Maps]:
 
 def _cheapest_form(feat_in: Tensor, feat_out: Tensor, num_iters: int) -> type[_Maps]:
     channels_out, positions = feat_out.shape[1:]
-    return min((_Matrix, _Gram, _Maps), key=lambda form: form.cost(feat_in.shape[1], channels_out, positions, num_iters))
+    return min(
+        (_Matrix, _Gram, _Maps), key=lambda form: form.cost(feat_in.shape[1], channels_out, positions, num_iters)
+    )
 
 
 def _size(feat: Tensor, mean: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,6 @@ def local_lipschitz(function: Callable[[Tensor], Tensor], inputs: Tensor, num_it
 
     size = inputs[0].numel()
     start = F.normalize(probe(size, inputs), dim=0).expand(len(inputs), 1, size).contiguous()
-    scale = torch.linalg.vector_norm(normal(start), dim=-1, keepdim=True).clamp_min(torch.finfo(inputs.dtype).tiny)
-    right = leading_eigenvector(lambda rows: normal(rows) / scale, start, num_iters)
+    right = leading_eigenvector(normal, start, num_iters)
     _, image = jvp(function, (inputs,), (right.view_as(inputs),))
     return torch.linalg.vector_norm(image.flatten(1), dim=1)

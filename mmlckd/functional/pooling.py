@@ -67,7 +67,7 @@ def pool(feat: Tensor, grid: tuple[int, int] | None) -> Tensor:
 
 
 def pool_rows(rows: Tensor, size: torch.Size, grid: tuple[int, int]) -> Tensor:
-    """Adaptive average pooling of rows (B, H W) over a map of that size to rows over the grid; linear, differentiable."""
+    """Adaptive average pooling of rows (B, H W), over a map of that size, to rows over the grid. Differentiable."""
     return F.adaptive_avg_pool2d(rows.unflatten(1, size).unsqueeze(1), grid).flatten(1)
 
 

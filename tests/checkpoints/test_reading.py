@@ -74,7 +74,7 @@ def test_mmengine_reads_through_the_allow_list(tmp_path):
 )
 def test_model_zoos_are_read_through_it_too(name, tmp_path, monkeypatch):
     path = save(dict(state_dict={}, meta=Runs(os.getcwd)), tmp_path / 'zoo.pth')
-    monkeypatch.setattr('mmlckd.checkpoints.reading._download', lambda address: Path(path))
+    monkeypatch.setattr('mmlckd.checkpoints.reading.download', lambda address: Path(path))
     with pytest.raises(ValueError, match="checkpoint 'https?://.*' holds more than weights"):
         CheckpointLoader.load_checkpoint(name, 'cpu')
 

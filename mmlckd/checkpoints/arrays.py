@@ -24,7 +24,7 @@ _ANY = object
 
 
 def _dtype(record: Any) -> np.dtype:
-    """``dtype('f8', False, True)`` with the state ``(3, '<', None, None, None, -1, -1, 0)``, of which only the byte order is taken."""
+    """``dtype('f8', False, True)`` with the state ``(3, '<', None, None, None, ...)``: the type, and the byte order."""
     if type(record) is not Made or record.name != 'numpy.dtype':
         raise Refused('an array without a dtype')
     name, *_ = arguments(record, str, _ANY, _ANY, state=True)
@@ -76,7 +76,7 @@ def _number(rebuilder: Rebuilder, made: Made) -> Any:
 
 
 def _history(rebuilder: Rebuilder, made: Made) -> HistoryBuffer:
-    """A log history from exactly its fields. Its statistics, which pickles look up by ``getattr``, are those of the class."""
+    """A log history from exactly its fields. Pickles look up its statistics by ``getattr``; here they are the class's."""
     arguments(made, state=True)
     if type(made.state) is not Table or not all(len(pair) == 2 and type(pair[0]) is str for pair in made.state):
         raise Refused('a log history without fields')
@@ -95,7 +95,7 @@ def _history(rebuilder: Rebuilder, made: Made) -> HistoryBuffer:
 
 
 def _are_statistics(record: Any) -> bool:
-    """Whether a table names public statistics of the class, as ``HistoryBuffer.min`` or ``getattr(HistoryBuffer, 'min')``."""
+    """Whether a table names statistics of the class: ``HistoryBuffer.min``, or ``getattr(HistoryBuffer, "min")``."""
     if type(record) is not Table:
         return False
     for _, method in record:

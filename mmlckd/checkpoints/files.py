@@ -1,4 +1,4 @@
-"""The two formats in which torch has written checkpoints, read with every size compared with the bytes that are there."""
+"""The two formats in which torch writes checkpoints. Every size in them is compared with the bytes that are there."""
 
 from __future__ import annotations
 
@@ -81,9 +81,9 @@ def open_checkpoint(file: BinaryIO, allows: Callable[[str], bool]) -> ZipCheckpo
 class ZipCheckpoint:
     """The format of torch 1.6 and later: a zip archive that holds ``data.pkl``, and each storage as a record.
 
-    The archive is read by Python's ``zipfile``, which compares check sums. Records are stored as they are, and together no larger than
-    the file. Compressed ones, which other programs write, may inflate to :data:`MAX_INFLATED` bytes and :data:`MAX_RATIO` times
-    the file at most.
+    The archive is read by Python's ``zipfile``, which compares check sums. Records are stored as they are, and together
+    no larger than the file. Compressed ones, which other programs write, may inflate to :data:`MAX_INFLATED` bytes and
+    :data:`MAX_RATIO` times the file at most.
     """
 
     def __init__(self, file: BinaryIO, allows: Callable[[str], bool]):
@@ -100,7 +100,8 @@ class ZipCheckpoint:
         inflated = sum(info.file_size for info in deflated)
         if inflated > min(MAX_INFLATED, MAX_RATIO * size):
             raise Unreadable(
-                f'would grow from {size} to {inflated} bytes when unpacked, and was not unpacked: save the weights uncompressed'
+                f'would grow from {size} to {inflated} bytes when unpacked, and was not unpacked: '
+                'save the weights uncompressed'
             )
         if len(stored) + len(deflated) < len(found) or sum(info.file_size for info in stored) > size:
             raise zipfile.BadZipFile('records that torch does not write')
@@ -147,7 +148,7 @@ class StreamCheckpoint:
         return storage
 
     def _find(self, keys: list[str]) -> dict[str, tuple[int, int]]:
-        """Where each storage begins, and its bytes; they lie one after the other, each behind the number of its items."""
+        """Where each storage begins, and its bytes. They follow one another, each behind the number of its items."""
         places = {}
         end = os.fstat(self._file.fileno()).st_size
         for key in keys:
@@ -172,7 +173,7 @@ class StreamCheckpoint:
 
 
 def _storage(identity: Any) -> Storage:
-    """What torch's identities of storages say: a type, a key, a device, a number of items and, in the older format, a part."""
+    """What torch's identity of a storage says: type, key, device, number of items and, in the older format, a part."""
     kind, name, key, _, count, *part = identity
     if kind != 'storage' or type(name) is not Name or type(key) is not str or not _is_size(count):
         raise Refused('something outside the pickle that is no storage')

@@ -1,8 +1,8 @@
 """The pickle inside a checkpoint, read as a list of instructions that are recorded and not followed.
 
-A pickle is a program: its opcodes push values, and ask for functions to be called with them. The machine here knows the opcodes that
-checkpoints need. It calls nothing and imports nothing: where a pickle asks for a call, it writes down which, and
-:mod:`mmlckd.checkpoints.rebuilding` decides what to make of it. Only names on the allow-list get that far.
+A pickle is a program: its opcodes push values, and ask for functions to be called with them. The machine here knows the
+opcodes that checkpoints need. It calls nothing and imports nothing: where a pickle asks for a call, it writes down
+which, and :mod:`mmlckd.checkpoints.rebuilding` decides what to make of it. Only names on the allow-list get that far.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Members(list):
 
 
 class Made:
-    """What a pickle asks a call of ``name`` to make: the arguments, and the items and the state that it gives to it afterwards."""
+    """What a pickle asks a call of ``name`` to make: the arguments, and the items and the state that follow."""
 
     __slots__ = ('args', 'items', 'name', 'state')
 
@@ -112,8 +112,8 @@ _VALUES = (
     'BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8 '
     'BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8'
 )
-# What each opcode does, to a machine and with the opcode's argument. The rest are refused: text forms that torch does not write, and
-# what would make a call in another way.
+# What each opcode does, to a machine and with the opcode's argument. The rest are refused: text forms that torch does
+# not write, and what would make a call in another way.
 _ACTIONS: dict[str, Callable[[_Machine, Any], Any]] = {
     'PROTO': lambda machine, version: None,
     'FRAME': lambda machine, size: None,
@@ -183,7 +183,8 @@ def read_pickle(file: BinaryIO, allows: Callable[[str], bool], outside: Callable
 
 
 def arguments(made: Made, *kinds: type | tuple[type, ...], state: bool = False) -> tuple:
-    """The arguments of a recorded call, if they are as many and of such types, with no items, and with a state only if asked for.
+    """The arguments of a recorded call, if they are as many and of such types, with no items, and with a state only if
+    asked for.
 
     Raises:
         Refused: They are not.

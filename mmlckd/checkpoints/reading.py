@@ -30,10 +30,10 @@ def trust_checkpoints() -> None:
 def read_checkpoint(source: str | Path, map_location: Any = 'cpu') -> dict:
     """Load a checkpoint from a path or an http(s) address, refusing any content that is more than data.
 
-    Allowed are tensors, numbers, strings, numpy arrays and MMEngine's log history, which is all an OpenMMLab checkpoint holds. What is
-    returned consists of plain dicts, lists and tuples of such values; an OrderedDict or a Counter stays one, without attributes but
-    for the ``_metadata`` of state dicts. The text of a config that old ones keep as ``meta['config']`` is left out: MMEngine's
-    resume would run it.
+    Allowed are tensors, numbers, strings, numpy arrays and MMEngine's log history, which is all an OpenMMLab checkpoint
+    holds. What is returned consists of plain dicts, lists and tuples of such values; an OrderedDict or a Counter stays
+    one, without attributes but for the ``_metadata`` of state dicts. The text of a config that old ones keep as
+    ``meta['config']`` is left out: MMEngine's resume would run it.
 
     Args:
         source: A path, or an http(s) address.
@@ -43,7 +43,8 @@ def read_checkpoint(source: str | Path, map_location: Any = 'cpu') -> dict:
         FileNotFoundError: There is no such file.
         ValueError: The file is no checkpoint, is damaged, or holds something else than the above.
 
-    Source: this project. It does not go through ``torch.load``, which takes sizes from the file unchecked, and whose safe mode is not
+    Source: this project. It does not go through ``torch.load``, which takes sizes from the file unchecked, and whose
+        safe mode is not
     the same in any two versions.
     """
     scheme = urlparse(str(source)).scheme

@@ -1,7 +1,7 @@
 """What a checkpoint holds, rebuilt from its records as plain values.
 
-:data:`MAKERS` is the allow-list: each name that a checkpoint may contain, and the function of this package that makes a plain value of
-the record of its call, after a look at every argument. Nothing that the file names is called itself.
+:data:`MAKERS` is the allow-list: each name that a checkpoint may contain, and the function of this package that makes a
+plain value of the record of its call, after a look at every argument. Nothing that the file names is called itself.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Rebuilder:
         return value
 
     def storage(self, storage: Storage) -> Tensor:
-        """The bytes of a storage, on the device; each is read once, and tensors that share one in the file share it here."""
+        """The bytes of a storage, on the device. Each is read once: tensors that share it in the file share it here."""
         if storage.key not in self._storages:
             self._storages[storage.key] = self.source.storage(storage.key, storage.size).to(self.device)
         content = self._storages[storage.key]
@@ -117,7 +117,7 @@ def _bytes(rebuilder: Rebuilder, made: Made) -> bytes:
 
 
 def _ordered_dict(rebuilder: Rebuilder, made: Made) -> OrderedDict:
-    """An OrderedDict of its items alone; of attributes only ``_metadata``, which torch gives state dicts, as plain values."""
+    """An OrderedDict of its items, without attributes but for torch's ``_metadata`` of state dicts, as plain values."""
     pairs = made.args[0] if len(made.args) == 1 else []
     if len(made.args) > 1 or not isinstance(pairs, list) or not all(len(pair) == 2 for pair in pairs):
         raise Refused('an OrderedDict that is made from something else than pairs')

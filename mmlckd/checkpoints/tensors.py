@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .files import Storage, item_size
-from .pickle_records import Made, Name, Refused, arguments, sizes
+from .pickle_records import Made, Refused, arguments, sizes
 
 if TYPE_CHECKING:
     from .rebuilding import Rebuilder
@@ -26,8 +26,8 @@ def _size(rebuilder: Rebuilder, made: Made) -> tuple[int, ...]:
 def _tensor(rebuilder: Rebuilder, made: Made) -> Tensor:
     """``_rebuild_tensor(storage, offset, size, stride)``.
 
-    In ``_rebuild_tensor_v2`` requires_grad, hooks and metadata follow, which stay behind; in ``_rebuild_tensor_v3`` a dtype, in front of
-    the metadata.
+    In ``_rebuild_tensor_v2`` requires_grad, hooks and metadata follow, which stay behind; in ``_rebuild_tensor_v3`` a
+    dtype, in front of the metadata.
     """
     storage, offset, size, stride, *rest = made.args
     if type(storage) is not Storage or type(offset) is not int or offset < 0 or made.items or made.state is not None:

@@ -10,36 +10,10 @@ import time
 
 import pytest
 import torch
-from mmengine.runner import Runner
-from test_spectral_norm_hook import Model
-from torch.utils.data import DataLoader
+from small_run import SAFE, names, runner
 
 from mmlckd.checkpoints import newest_checkpoint, read_checkpoint
 from mmlckd.resumability import PreemptionHook, RandomStateHook, SafeCheckpointHook
-
-SAFE = dict(type='mmlckd.SafeCheckpointHook')
-
-
-def runner(folder, hooks, checkpoint, accumulate=1, resume=False, **loop):
-    """Runner of four iterations an epoch."""
-    data = DataLoader([dict(inputs=torch.randn(2, 8, 6), labels=torch.tensor(i % 3)) for i in range(8)], batch_size=2)
-    return Runner(
-        Model(),
-        str(folder),
-        data,
-        train_cfg=loop,
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1), accumulative_counts=accumulate),
-        default_hooks=dict(logger=None, checkpoint=dict(dict(by_epoch=loop['by_epoch'], interval=1), **checkpoint)),
-        custom_hooks=hooks,
-        default_scope='mmengine',
-        experiment_name=f'{folder.name}_{resume}',
-        resume=resume,
-    )
-
-
-def names(folder):
-    return sorted(path.name for path in folder.glob('*.pth*'))
-
 
 def test_the_only_checkpoint_outlives_a_write_that_fails(tmp_path, monkeypatch):
     replace, calls = os.replace, []
@@ -65,7 +39,7 @@ def test_outdated_checkpoints_are_removed(tmp_path):
 def test_a_kill_between_writing_and_removing_leaves_nothing_behind(tmp_path, monkeypatch):
     safe = dict(SAFE, max_keep_ckpts=1)
 
-    def killed(self, run, *_):
+    def killed(self, run, **_):
         if self.saved_iter == 8:
             raise KeyboardInterrupt
 

@@ -110,6 +110,13 @@ def schedulers_misfit(schedulers: list | dict | None, saved: Any) -> str | None:
     return None
 
 
+def without_functions(states: Any) -> Any:
+    """Saved schedulers without the functions that some (OneCycleLR) keep among their attributes: a new scheduler has them."""
+    if isinstance(states, dict):
+        return {name: without_functions(value) for name, value in states.items() if not callable(value)}
+    return [without_functions(state) for state in states] if isinstance(states, list) else states
+
+
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f'{text[:57]}...'

@@ -18,6 +18,7 @@ from mmlckd.checkpoints import LAST, AtomicBackend, lock_folder, remove_leftover
 from mmlckd.registry import HOOKS
 from mmlckd.unwrapped import unwrapped
 
+from .optimizer_state import without_functions
 from .plain_values import is_count, is_list_of
 
 
@@ -79,6 +80,10 @@ class SafeCheckpointHook(CheckpointHook):
 
     def after_run(self, runner) -> None:
         unlock_folders()
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        if 'param_schedulers' in checkpoint:
+            checkpoint['param_schedulers'] = without_functions(checkpoint['param_schedulers'])
 
     def save_preempted(self, runner, meta: dict) -> str:
         """Write what ``--resume`` goes on from, between two checkpoints of the schedule."""

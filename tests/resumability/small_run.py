@@ -35,9 +35,7 @@ class Accuracy(BaseMetric):
 
 def samples(count=8):
     generator = torch.Generator().manual_seed(0)
-    return [
-        dict(inputs=torch.randn(2, 8, 6, generator=generator), labels=torch.tensor(i % 3)) for i in range(count)
-    ]
+    return [dict(inputs=torch.randn(2, 8, 6, generator=generator), labels=torch.tensor(i % 3)) for i in range(count)]
 
 
 def loader(count=8):
@@ -46,7 +44,9 @@ def loader(count=8):
 
 def runner(folder, hooks, checkpoint, accumulate=1, resume=False, validate=False, data=None, **options):
     """Runner of four iterations an epoch; ``resume`` may name the checkpoint."""
-    loop = {name: options.pop(name) for name in list(options) if name in ('type', 'by_epoch', 'max_epochs', 'max_iters')}
+    loop = {
+        name: options.pop(name) for name in list(options) if name in ('type', 'by_epoch', 'max_epochs', 'max_iters')
+    }
     by_epoch = 'max_epochs' in loop
     if 'type' not in loop:
         loop.setdefault('by_epoch', by_epoch)

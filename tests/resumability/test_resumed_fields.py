@@ -190,7 +190,9 @@ def test_all_schedulers_of_mmengine_resume_from_what_they_save(tmp_path):
     assert 'epoch_3.pth' in names(tmp_path)
 
 
-@pytest.mark.parametrize('optimizer', ['SGD', 'AdamW', 'NAdam', 'Adagrad', 'RMSprop', 'Rprop', 'Adamax', 'ASGD', 'Adadelta'])
+@pytest.mark.parametrize(
+    'optimizer', ['SGD', 'AdamW', 'NAdam', 'Adagrad', 'RMSprop', 'Rprop', 'Adamax', 'ASGD', 'Adadelta']
+)
 def test_optimizers_of_torch_resume_with_several_groups(optimizer, tmp_path):
     wrapper = dict(optimizer=dict(type=optimizer, lr=0.01), paramwise_cfg=dict(bias_lr_mult=2.0))
     make(tmp_path, max_epochs=1, optim_wrapper=copy.deepcopy(wrapper)).train()

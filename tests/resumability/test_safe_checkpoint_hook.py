@@ -15,6 +15,7 @@ from small_run import SAFE, names, runner
 from mmlckd.checkpoints import newest_checkpoint, read_checkpoint
 from mmlckd.resumability import PreemptionHook, RandomStateHook, SafeCheckpointHook
 
+
 def test_the_only_checkpoint_outlives_a_write_that_fails(tmp_path, monkeypatch):
     replace, calls = os.replace, []
 

@@ -39,13 +39,15 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         if former is None and iteration == self._epoch * length or former == length:
             self.batches_done = done
             return
-        self._iter = self._epoch * length
+        whole = self._epoch + (done == former)  # epochs of which all batches are done
+        self.batches_done = length if done == former else 0
+        self._iter = whole * length
         self.runner.optim_wrapper.initialize_count_status(self.runner.model, self._iter, self._max_iters)
         before = f'{former} iterations' if former else 'another number of iterations'
         print_log(
-            f'an epoch had {before} when the checkpoint was written, and has {length} now: '
-            f'epoch {self._epoch + 1} begins anew, iterations are counted on from {self._iter}, not {iteration}, '
-            'and schedules by iteration go on from where they were',
+            f'an epoch had {before} when the checkpoint was written, and has {length} now: training goes on at the beginning '
+            f'of epoch {whole + 1}, iterations are counted on from {self._iter}, not {iteration}, and schedules by iteration '
+            'go on from where they were',
             'current',
             logging.WARNING,
         )

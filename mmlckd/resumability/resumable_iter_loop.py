@@ -43,3 +43,8 @@ class ResumableIterLoop(IterBasedTrainLoop):
         else:
             for _ in range(count):
                 next(self.dataloader_iterator)
+        # OneDL's MMEngine makes the loader's iterator at the first batch. That draws a random number, so it has to be
+        # made before the random states are put back.
+        make_iterator = getattr(self.dataloader_iterator, '_ensure_iterator', None)
+        if make_iterator is not None:
+            make_iterator()

@@ -9,7 +9,11 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from mmlckd.checkpoints import install_safe_loader
+
 SAFE = dict(type='mmlckd.SafeCheckpointHook')
+install_safe_loader()
+LOOP = ('type', 'by_epoch', 'max_epochs', 'max_iters', 'val_interval')
 
 
 class Model(BaseModel):
@@ -33,6 +37,11 @@ class Accuracy(BaseMetric):
         return dict(accuracy=sum(results) / len(results))
 
 
+class QuietRunner(Runner):
+    def _log_env(self, env_cfg):
+        """It asks compilers for their versions, which takes longer than these runs."""
+
+
 def samples(count=8):
     generator = torch.Generator().manual_seed(0)
     return [dict(inputs=torch.randn(2, 8, 6, generator=generator), labels=torch.tensor(i % 3)) for i in range(count)]
@@ -44,14 +53,12 @@ def loader(count=8):
 
 def runner(folder, hooks, checkpoint, accumulate=1, resume=False, validate=False, data=None, **options):
     """Runner of four iterations an epoch; ``resume`` may name the checkpoint."""
-    loop = {
-        name: options.pop(name) for name in list(options) if name in ('type', 'by_epoch', 'max_epochs', 'max_iters')
-    }
+    loop = {name: options.pop(name) for name in LOOP if name in options}
     by_epoch = 'max_epochs' in loop
     if 'type' not in loop:
         loop.setdefault('by_epoch', by_epoch)
-    validation = dict(val_dataloader=loader(), val_cfg=dict(), val_evaluator=Evaluator(Accuracy())) if validate else {}
-    return Runner(
+    validation = dict(val_dataloader=loader(), val_cfg={}, val_evaluator=Evaluator(Accuracy())) if validate else {}
+    return QuietRunner(
         options.pop('model', None) or Model(),
         str(folder),
         data or loader(),

@@ -9,6 +9,21 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
 
+def class_of(spec: str | type | None, registry: Registry) -> type | None:
+    """The class that a config's ``type`` means: a name, with or without a scope, or the class itself; or None."""
+    if not isinstance(spec, str):
+        return spec
+    try:
+        return registry.get(spec)
+    except RuntimeError:  # MMEngine's answer to a name that no registry has
+        return None
+
+
+def same_type(spec: str | type | None, registry: Registry, cls: type) -> bool:
+    """Whether a config's ``type`` means that class, in whatever form it is given."""
+    return class_of(spec, registry) is cls
+
+
 MODELS = Registry(
     'model',
     parent=MMENGINE_MODELS,

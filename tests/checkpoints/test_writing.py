@@ -89,7 +89,8 @@ def test_a_broken_checkpoint_is_passed_over(damage, tmp_path):
 def test_nothing_but_broken_checkpoints_is_an_error(tmp_path):
     (tmp_path / 'epoch_1.pth').write_bytes(b'PK')
     with pytest.raises(
-        ValueError, match=r'no sound checkpoint to resume from, .*epoch_1.pth being broken: train anew without --resume'
+        ValueError,
+        match=r'no sound checkpoint to resume from, .*epoch_1.pth cannot be read: train anew without --resume',
     ):
         newest_checkpoint(tmp_path)
 

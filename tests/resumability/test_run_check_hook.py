@@ -30,24 +30,32 @@ class Data(list):
         self.metainfo = dict(classes=classes)
 
 
-def runner(model, data=None, optimizer=torch.optim.SGD, **config):
+def runner(model, data=None, optimizer=torch.optim.SGD, folder=None, **config):
     optim_wrapper = OptimWrapper(optimizer(model.parameters(), lr=0.1))
     loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=data))
-    return SimpleNamespace(model=model, cfg=Config(config), optim_wrapper=optim_wrapper, train_loop=loop, val_loop=None)
+    return SimpleNamespace(
+        model=model,
+        cfg=Config(config),
+        optim_wrapper=optim_wrapper,
+        param_schedulers=None,
+        train_loop=loop,
+        val_loop=None,
+        work_dir=folder,
+    )
 
 
 def checkpoint(model, optimizer=torch.optim.SGD):
     return dict(
         state_dict=model.state_dict(),
-        meta={},
-        message_hub={},
+        meta=dict(epoch=1, iter=4),
+        message_hub=dict(log_scalars={}, runtime_info={}, resumed_keys={}),
         optimizer=optimizer(model.parameters(), lr=0.1).state_dict(),
     )
 
 
-def test_sound_data_passes():
-    RunCheckHook().before_train(runner(Network(), Data(classes=('a', 'b', 'c'))))
-    RunCheckHook().before_train(runner(Network(), Data()))  # classes that nobody named
+def test_sound_data_passes(tmp_path):
+    RunCheckHook().before_train(runner(Network(), Data(classes=('a', 'b', 'c')), folder=tmp_path))
+    RunCheckHook().before_train(runner(Network(), Data(), folder=tmp_path))  # classes that nobody named
 
 
 @pytest.mark.parametrize(
@@ -57,9 +65,9 @@ def test_sound_data_passes():
         (Data(classes=('a', 'b')), 'train_dataloader.dataset has 2 classes and head.num_classes is 3'),
     ],
 )
-def test_data(data, sentence):
+def test_data(data, sentence, tmp_path):
     with pytest.raises(ValueError, match=sentence):
-        RunCheckHook().before_train(runner(Network(), data))
+        RunCheckHook().before_train(runner(Network(), data, folder=tmp_path))
 
 
 def test_finetuning_with_a_new_head_is_no_mistake():

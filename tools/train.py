@@ -18,8 +18,9 @@ import torch
 from mmengine.runner import Runner
 
 from mmlckd.checkpoints import newest_checkpoint
-from mmlckd.cli import add_run_arguments, check_prerequisites, init_processes, load_run_config, make_resumable, run_tool
+from mmlckd.cli import add_run_arguments, check_prerequisites, init_processes, load_run_config, run_tool
 from mmlckd.config import bare_model
+from mmlckd.resumability import make_resumable
 
 
 def make_parser():

@@ -11,7 +11,7 @@ from typing import Callable
 
 from mmengine.config import Config
 
-from mmlckd.checkpoints import trust_checkpoints
+from mmlckd.checkpoints import install_safe_loader, trust_checkpoints
 from mmlckd.config import override, read_config
 
 from .errors import sentence_of
@@ -22,6 +22,7 @@ def run_tool(main: Callable[[argparse.Namespace], None], parser: argparse.Argume
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
     logging.raiseExceptions = args.debug  # a log line that finds the disk full is no reason for a traceback
+    install_safe_loader()
     if getattr(args, 'trust_checkpoints', False):
         trust_checkpoints()
     try:

@@ -144,7 +144,7 @@ OPTIONS = [
     (
         'student against teacher logits',
         'model.student.head.num_classes=12',
-        'student logits (32, 12) against teacher logits (32, 10): both heads need the same classes',
+        "student map 0 is (32, 12) and the teacher's (32, 10): this loss needs equal shapes",
     ),
     (
         'hook option out of range',
@@ -300,7 +300,7 @@ OPTIONS = [
     (
         'load_from of nothing in common',
         'load_from={files}/prefix.pth',
-        "load_from is '{files}/prefix.pth', which does not fit LipschitzDistiller: ",
+        "load_from is '{files}/prefix.pth', which does not fit DistilledImageClassifier: ",
     ),
     (
         'field misspelt',

@@ -27,8 +27,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from mmlckd.cli import check_prerequisites, make_resumable, run_tool
+from mmlckd.cli import check_prerequisites, run_tool
 from mmlckd.config import read_config
+from mmlckd.resumability import make_resumable
 
 CONFIG = 'configs/demo/mnist5k_wrn16-2_to_wrn10-1.py'
 PAGE = os.sysconf('SC_PAGE_SIZE') / 2**20

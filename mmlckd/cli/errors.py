@@ -112,9 +112,9 @@ def _of_an_entry(error: BaseException, places: list[Place], message: str) -> str
         if isinstance(error, KeyError) and 'registry' in entry
         else None
     )
-    unknown = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", message)
+    unknown = re.search(r"(\w+)\.__(?:init|new)__\(\) got an unexpected keyword argument '(\w+)'", message)
     missing = re.search(
-        r'(\w+)\.__init__\(\) missing \d+ required (?:positional|keyword-only) arguments?: (.+)', message
+        r'(\w+)\.__(?:init|new)__\(\) missing \d+ required (?:positional|keyword-only) arguments?: (.+)', message
     )
     in_mmengine = bool(places) and places[-1].host == 'mmengine'
     if absent:

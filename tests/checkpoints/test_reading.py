@@ -19,7 +19,9 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from mmlckd.checkpoints import load_weights, read_checkpoint
+from mmlckd.checkpoints import install_safe_loader, load_weights, read_checkpoint
+
+install_safe_loader()
 
 
 class Runs:

@@ -18,7 +18,7 @@ import torch
 import yaml
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from readme_tables import table, with_table
+from page_tables import table, with_table
 
 from mmlckd.cli import leaf_datasets, run_tool
 from mmlckd.config import bare_model, is_distiller, read_config

@@ -14,8 +14,10 @@ from mmengine.config import utils as mmengine_config_utils
 from mmengine.hub import get_config
 from mmengine.runner import Runner
 
+from mmlckd.registry import MODELS, same_type
+
 REPOSITORY = Path(__file__).resolve().parents[1]
-DISTILLER = 'LipschitzDistiller'
+DISTILLER = 'mmlckd.LipschitzDistiller'
 
 
 def alias_mmseg() -> None:
@@ -111,4 +113,5 @@ def bare_config(config: Config) -> Config:
 
 
 def is_distiller(model: dict) -> bool:
-    return str(model.get('type', '')).split('.')[-1] == DISTILLER
+    """Whether a model dict is that of a distilled student, however its type is given."""
+    return same_type(model.get('type'), MODELS, MODELS.get(DISTILLER))

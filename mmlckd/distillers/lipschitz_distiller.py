@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mmlckd.absent_hooks import let_hooks_be_none
 from mmlckd.checkpoints import install_safe_loader
 from mmlckd.registry import MODELS
 
@@ -56,6 +57,7 @@ class LipschitzDistiller(nn.Module):
         data_preprocessor: dict | None = None,
     ) -> LipschitzDistiller:
         install_safe_loader()
+        let_hooks_be_none()
         if not isinstance(student, nn.Module):
             student = copy.deepcopy(student)  # mmseg writes into the dict that it builds
             if data_preprocessor is not None:
@@ -79,6 +81,10 @@ class LipschitzDistiller(nn.Module):
         targets = self.distiller.targets(inputs, data_samples)
         with self.distiller.tapped(self) as student_feats:
             losses = dict(super().forward(inputs, data_samples, mode='loss', **kwargs))
+        if (
+            'loss' in losses
+        ):  # what MMEngine calls the total: mmpretrain's heads use that name, and the log would show theirs
+            losses['student.loss'] = losses.pop('loss')
         losses.update(self.distiller.compare(student_feats, targets))
         return self.distiller.capped(losses, self.parse_losses)
 

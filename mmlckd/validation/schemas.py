@@ -21,6 +21,7 @@ def _is_scope(value: Any) -> bool:
 
 SCOPE = Form.called('the name of an installed package', 'names of installed packages', _is_scope)
 HOOK = Form.called('a hook', 'hooks', lambda value: isinstance(value, Hook))
+STEP = Form.called('a function', 'functions', callable)
 TAP_OBJECT = Form.called('a Tap', 'Taps', dataclasses.is_dataclass)
 
 
@@ -127,6 +128,18 @@ RUN = dict(
 )
 
 
+DATASET = dict(
+    type=TYPE,
+    data_root=optional(TEXT, "'data/mnist5k'"),
+    ann_file=optional(TEXT, "'meta/train.txt'"),
+    data_prefix=optional(any_of(TEXT, dict_of(optional(TEXT))), "dict(img='images/')"),
+    metainfo=optional(
+        record(classes=any_of(TEXT, list_of(TEXT)).such_as(('cat', 'dog'))), "dict(classes=('cat', 'dog'))"
+    ),
+    pipeline=list_of(any_of(DICT, STEP)).such_as("[dict(type='LoadImageFromFile'), ...]"),
+)
+
+
 def check_run(config: Config) -> None:
     """See that the fields of a run have forms that MMEngine and the tools can work with.
 
@@ -135,6 +148,15 @@ def check_run(config: Config) -> None:
     """
     for name, form in RUN.items():
         _raise(form.fault(name, config[name]) if name in config else None)
+
+
+def check_dataset(field: str, dataset: dict) -> None:
+    """The same for the fields of a data set, which stands in that field.
+
+    Raises:
+        ValueError: As :func:`check_run`.
+    """
+    _raise(record(**DATASET).fault(field, dataset))
 
 
 def check_distiller(model: dict) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .arguments import add_override_arguments, add_run_arguments, add_trust_argument
+from .augmented_testing import augment_testing
 from .errors import sentence_of
 from .prerequisites import check_prerequisites, is_there, leaf_datasets, needed_paths
 from .processes import init_processes
@@ -12,6 +13,7 @@ __all__ = [
     'add_override_arguments',
     'add_run_arguments',
     'add_trust_argument',
+    'augment_testing',
     'check_folder',
     'check_prerequisites',
     'init_processes',

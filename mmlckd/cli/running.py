@@ -13,7 +13,6 @@ from mmengine.config import Config
 from mmengine.registry import MODEL_WRAPPERS, RUNNERS
 from mmengine.runner import Runner
 
-from mmlckd.absent_hooks import let_hooks_be_none
 from mmlckd.checkpoints import install_safe_loader, trust_checkpoints
 from mmlckd.config import is_distiller, override, read_config
 from mmlckd.registry import class_of, same_type
@@ -31,7 +30,6 @@ def run_tool(main: Callable[[argparse.Namespace], None], parser: argparse.Argume
     os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
     logging.raiseExceptions = args.debug  # a log line that cannot be written to a full disk needs no traceback
     install_safe_loader()
-    let_hooks_be_none()
     if getattr(args, 'trust_checkpoints', False):
         trust_checkpoints()
     try:

@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmlckd.absent_hooks import let_hooks_be_none
 from mmlckd.checkpoints import install_safe_loader
 from mmlckd.registry import MODELS
 
@@ -57,7 +56,6 @@ class LipschitzDistiller(nn.Module):
         data_preprocessor: dict | None = None,
     ) -> LipschitzDistiller:
         install_safe_loader()
-        let_hooks_be_none()
         if not isinstance(student, nn.Module):
             student = copy.deepcopy(student)  # mmseg writes into the dict that it builds
             if data_preprocessor is not None:

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 from rich.console import Console
 from rich.progress import track
@@ -26,11 +25,11 @@ from rich.table import Table
 
 from mmlckd.analysis import Options, analyze, plot_report
 from mmlckd.checkpoints import load_weights
-from mmlckd.cli import add_override_arguments, check_folder, check_prerequisites, read_run_config, run_tool
+from mmlckd.cli import add_override_arguments, check_folder, check_prerequisites, enter_scope, read_run_config, run_tool
 from mmlckd.config import bare_model, is_distiller
 from mmlckd.distillers.frozen_teacher import FrozenTeacher
 from mmlckd.losses import LipschitzKDLoss
-from mmlckd.registry import MODELS
+from mmlckd.registry import MODELS, same_type
 from mmlckd.taps import default_input_shape
 
 
@@ -105,7 +104,7 @@ def transmitting_norms_of(config):
     """Taps of the student and of the teacher, and whether the norms are of centred maps, as in the config's Lipschitz loss."""
     if not is_distiller(config.model):
         return None, None, None
-    losses = [loss for loss in config.model.losses.values() if MODELS.get(loss.type) is LipschitzKDLoss] or [
+    losses = [loss for loss in config.model.losses.values() if same_type(loss.type, MODELS, LipschitzKDLoss)] or [
         dict(type=LipschitzKDLoss)
     ]
     loss = MODELS.build(
@@ -250,8 +249,7 @@ def main(args):
     out = check(args)
     config, console = read_run_config(args), Console()
     check_prerequisites(config, ['test_dataloader'])
-    init_default_scope(config.default_scope)
-    __import__(f'{config.default_scope}.models')
+    enter_scope(config)
     MMLogger.get_instance('analysis', log_level='ERROR')
     *taps, center = transmitting_norms_of(config)
     networks = load_networks(config, args, *taps)

@@ -6,15 +6,17 @@ import argparse
 import logging
 import os
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Callable
 
 from mmengine.config import Config
-from mmengine.registry import MODEL_WRAPPERS, RUNNERS
+from mmengine.registry import MODEL_WRAPPERS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
 from mmlckd.checkpoints import install_safe_loader, trust_checkpoints
-from mmlckd.config import is_distiller, override, read_config
+from mmlckd.config import host_of, is_distiller, override, read_config
 from mmlckd.registry import class_of, same_type
 from mmlckd.validation import check_distiller, check_run, in_words
 
@@ -74,6 +76,14 @@ def load_run_config(args: argparse.Namespace) -> Config:
     config.work_dir = args.work_dir or config.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     check_folder('--work-dir', config.work_dir)
     return config
+
+
+def enter_scope(config: Config) -> None:
+    """Let names of the config's library be looked up from now on, in a tool that builds models itself."""
+    host = host_of(config) or 'mmengine'
+    init_default_scope(host)
+    if find_spec(f'{host}.models') is not None:
+        import_module(f'{host}.models')
 
 
 def check_folder(option: str, folder: str | Path) -> None:

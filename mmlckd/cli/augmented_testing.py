@@ -16,6 +16,7 @@ _MERGING = dict(
     mmdet=dict(type='mmdet.DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)),
     mmseg=dict(type='mmseg.SegTTAModel'),
 )
+_FLIPS = dict(mmpretrain='mmengine.RandomFlip', mmdet='mmdet.RandomFlip', mmseg='mmseg.RandomFlip')
 _DETECTION_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
 
 
@@ -48,5 +49,5 @@ def _flipped_too(pipeline: list[dict], host: str) -> list[dict]:
     *steps, pack = copy.deepcopy(pipeline)
     if host == 'mmdet':
         pack['meta_keys'] = _DETECTION_KEYS
-    flips = [dict(type=f'{host}.RandomFlip', prob=probability) for probability in (1.0, 0.0)]
-    return [*steps, dict(type=f'{host}.TestTimeAug', transforms=[flips, [pack]])]
+    flips = [dict(type=_FLIPS[host], prob=probability) for probability in (1.0, 0.0)]
+    return [*steps, dict(type='mmengine.TestTimeAug', transforms=[flips, [pack]])]

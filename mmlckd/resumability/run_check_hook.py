@@ -34,7 +34,8 @@ class RunCheckHook(Hook):
         model = unwrapped(runner.model)
         for field, loop in (('train_dataloader', runner.train_loop), ('val_dataloader', runner.val_loop)):
             if loop is not None:
-                _check_data(f'{field}.dataset', loop.dataloader.dataset, model)
+                for name, dataset in _inner_datasets(f'{field}.dataset', loop.dataloader.dataset):
+                    _check_data(name, dataset, model)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         source, model = runner.cfg.get('load_from'), unwrapped(runner.model)
@@ -81,6 +82,17 @@ def _optimizer_misfit(optim_wrapper, saved: dict) -> str | None:
         return None
     found = f'lacks {", ".join(absent)}' if absent else f'has parameter groups of {theirs} tensors for {sizes}'
     return f"its optimizer's state {found}: resume with the optim_wrapper that wrote it"
+
+
+def _inner_datasets(field: str, dataset: Dataset) -> Iterator[tuple[str, Dataset]]:
+    """The data sets inside wrappers, MMEngine's, a host's or torch's, with the fields that made them."""
+    if hasattr(dataset, 'datasets'):
+        for i, inner in enumerate(dataset.datasets):
+            yield from _inner_datasets(f'{field}.datasets.{i}', inner)
+    elif isinstance(getattr(dataset, 'dataset', None), Dataset):
+        yield from _inner_datasets(f'{field}.dataset', dataset.dataset)
+    else:
+        yield field, dataset
 
 
 def _check_data(field: str, dataset: Dataset, model: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import subprocess
 import sys
@@ -56,6 +57,16 @@ def run(*command, cwd=ROOT, **environment):
         return forkserver().run(command, cwd, environment)
     program = 'bash' if command[0].endswith('.sh') else sys.executable
     return subprocess.run([program, *command], cwd=cwd, text=True, capture_output=True, env=environment)
+
+
+def stock_tool(host, name):
+    """A tool as a host library ships it."""
+    return Path(importlib.import_module(host).__file__).parent / f'.mim/tools/{name}.py'
+
+
+def total_and_parts(logged):
+    """The loss of a logged step, and the parts that MMEngine adds up to it."""
+    return logged['loss'], [value for name, value in logged.items() if 'loss' in name and name != 'loss']
 
 
 @functools.cache

@@ -24,7 +24,6 @@ from pathlib import Path
 
 import torch
 from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import track
@@ -32,7 +31,7 @@ from rich.table import Table
 
 from mmlckd.analysis import Options, analyze, plot_report, report_gaps, report_page, report_table
 from mmlckd.analysis.networks import compared_maps, draw_images, load_networks
-from mmlckd.cli import add_override_arguments, check_folder, check_prerequisites, read_run_config, run_tool
+from mmlckd.cli import add_override_arguments, check_folder, check_prerequisites, enter_scope, read_run_config, run_tool
 from mmlckd.config import is_distiller
 from mmlckd.taps import default_input_shape
 
@@ -135,8 +134,7 @@ def main(args):
     out = check(args)
     config, console = read_run_config(args), Console()
     check_prerequisites(config, ['test_dataloader'])
-    init_default_scope(config.default_scope)
-    __import__(f'{config.default_scope}.models')
+    enter_scope(config)
     MMLogger.get_instance('analysis', log_level='ERROR')
     networks = load_networks(config, args.checkpoint, args.alone, args.untrained, args.teacher, args.seed)
     if is_distiller(config.model) and 'teacher' not in networks:

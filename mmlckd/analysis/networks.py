@@ -16,7 +16,7 @@ from mmlckd.checkpoints import load_weights
 from mmlckd.config import bare_model, is_distiller
 from mmlckd.distillers.frozen_teacher import FrozenTeacher
 from mmlckd.losses import LipschitzKDLoss
-from mmlckd.registry import MODELS
+from mmlckd.registry import MODELS, same_type
 
 
 class ComparedMaps(NamedTuple):
@@ -46,7 +46,7 @@ def compared_maps(config: Config) -> ComparedMaps:
         return ComparedMaps(None, None, None)
     spec = {}
     for candidate in config.model.losses.values():
-        if candidate and _kind_of(candidate) is LipschitzKDLoss:
+        if candidate and same_type(candidate['type'], MODELS, LipschitzKDLoss):
             spec = candidate
             break
     options = {key: spec[key] for key in ('distance', 'center') if key in spec}
@@ -55,11 +55,6 @@ def compared_maps(config: Config) -> ComparedMaps:
     if isinstance(taps, dict):
         return ComparedMaps(taps['student'], taps['teacher'], center)
     return ComparedMaps(taps, taps, center)
-
-
-def _kind_of(spec: dict) -> type:
-    """The class of a loss, which a config gives by name or as it is."""
-    return spec['type'] if isinstance(spec['type'], type) else MODELS.get(spec['type'])
 
 
 def load_networks(

@@ -79,6 +79,10 @@ class LipschitzDistiller(nn.Module):
         targets = self.distiller.targets(inputs, data_samples)
         with self.distiller.tapped(self) as student_feats:
             losses = dict(super().forward(inputs, data_samples, mode='loss', **kwargs))
+        if (
+            'loss' in losses
+        ):  # what MMEngine calls the total: mmpretrain's heads use that name, and the log would show theirs
+            losses['student.loss'] = losses.pop('loss')
         losses.update(self.distiller.compare(student_feats, targets))
         return self.distiller.capped(losses, self.parse_losses)
 

@@ -43,7 +43,8 @@ class RunCheckHook(Hook):
         model = unwrapped(runner.model)
         for field, loop in (('train_dataloader', runner.train_loop), ('val_dataloader', runner.val_loop)):
             if loop is not None:
-                _check_data(f'{field}.dataset', loop.dataloader.dataset, model)
+                for name, dataset in _inner_datasets(f'{field}.dataset', loop.dataloader.dataset):
+                    _check_data(name, dataset, model)
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         source, model = runner.cfg.get('load_from'), unwrapped(runner.model)
@@ -94,6 +95,17 @@ def _averages_misfit(expected: dict, saved: dict) -> str | None:
     averages = {key.removeprefix('module.'): value for key, value in saved.items() if key.startswith('module.')}
     fault = misfit({key: expected[key] for key in averages if key in expected}, averages)
     return f'of its averaged weights (ema_state_dict) {fault}' if fault else None
+
+
+def _inner_datasets(field: str, dataset: Dataset) -> Iterator[tuple[str, Dataset]]:
+    """The data sets inside wrappers, MMEngine's, a host's or torch's, with the fields that made them."""
+    if hasattr(dataset, 'datasets'):
+        for i, inner in enumerate(dataset.datasets):
+            yield from _inner_datasets(f'{field}.datasets.{i}', inner)
+    elif isinstance(getattr(dataset, 'dataset', None), Dataset):
+        yield from _inner_datasets(f'{field}.dataset', dataset.dataset)
+    else:
+        yield field, dataset
 
 
 def _check_data(field: str, dataset: Dataset, model: nn.Module) -> None:

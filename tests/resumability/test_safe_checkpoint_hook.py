@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 from mmengine.runner import Runner
-from test_spectral_norm_hook import Model
+from small_network import Model
 from torch.utils.data import DataLoader
 
 from mmlckd.checkpoints import newest_checkpoint, read_checkpoint

@@ -37,7 +37,7 @@ from mmlckd.analysis.figures import STUDENT, STYLE, TEACHER
 from mmlckd.cli import run_tool
 from mmlckd.distillers import LipschitzDistiller
 from mmlckd.hooks import SpectralNormHook
-from mmlckd.hooks.spectral_norm_hook import read_statistics
+from mmlckd.hooks.loss_statistics import read_statistics
 from mmlckd.losses import LipschitzKDLoss
 from mmlckd.registry import MODELS
 from mmlckd.taps import FeatureTap

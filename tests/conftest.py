@@ -12,6 +12,7 @@ import pytest
 import torch
 from forkserver import READ_AT_IMPORT, ForkServer
 from hypothesis import settings
+from markers import add_markers
 from mmengine.registry import init_default_scope
 
 from mmlckd.config import bare_model, read_config
@@ -33,6 +34,8 @@ def pytest_configure():
 
 
 def pytest_collection_modifyitems(items):
+    for item in items:
+        add_markers(item, run)
     # The longest files first, so that no process waits long for another's last one.
     order = [
         'test_voc.py',

@@ -18,9 +18,13 @@ class CIFAR100(MMPretrainCIFAR100):
         check_md5: Compare the files with the check sums of the original.
     """
 
+    train_list: list[list[str | None]]
+    test_list: list[list[str | None]]
+    meta: dict
+
     def __init__(self, *args, check_md5: bool = True, **kwargs):
         if not check_md5:
-            self.train_list = [[name, None] for name, _ in type(self).train_list]
-            self.test_list = [[name, None] for name, _ in type(self).test_list]
-            self.meta = dict(type(self).meta, md5=None)
+            self.train_list = [[name, None] for name, _ in self.train_list]
+            self.test_list = [[name, None] for name, _ in self.test_list]
+            self.meta = dict(self.meta, md5=None)
         super().__init__(*args, **kwargs)

@@ -96,7 +96,7 @@ def contrasts(records: list[dict]) -> list[Contrast]:
 
 
 def _pairs(groups: dict[Method, list[dict]], best: tuple[Method | None, Method | None]) -> list[tuple[Method, Method]]:
-    """What to compare: each method that ends in the Lipschitz term with the one without it, and the two best methods."""
+    """What to compare: each method that ends in the Lipschitz term with the one without it, and the two best ones."""
     pairs = [(method, method[:-1]) for method in groups if is_guided(method) and method[:-1] in groups]
     guided, plain = best
     if guided is not None and plain is not None and (guided, plain) not in pairs:

@@ -1,7 +1,8 @@
 """A plugin for mypy: an attribute of a torch module that nobody declares may be anything.
 
-torch declares ``nn.Module.__getattr__`` as giving a tensor or a module. A network's own methods and numbers are neither,
-so without this every ``model.backbone.out_channels`` would be an error. Attributes that a class declares keep their types.
+torch declares that ``nn.Module.__getattr__`` gives a tensor or a module. A network's own methods and numbers are
+neither, so without this every ``model.backbone.out_channels`` would be an error. Attributes that a class declares keep
+their types.
 """
 
 from __future__ import annotations

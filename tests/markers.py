@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import dis
 import inspect
 import multiprocessing
 import re
@@ -43,13 +44,12 @@ def values(*functions: Callable) -> Iterator[object]:
             continue
         seen.add(function)
         yield function
-        for code in codes(function):
-            for name in code.co_names:
-                value = function.__globals__.get(name)
-                if inspect.isfunction(value) and value.__module__ == function.__module__:
-                    waiting.append(value)
-                elif value is not None:
-                    yield value
+        for name in global_names(function):
+            value = function.__globals__.get(name)
+            if inspect.isfunction(value) and value.__module__ == function.__module__:
+                waiting.append(value)
+            elif value is not None:
+                yield value
 
 
 def words(function: Callable) -> Iterator[str]:
@@ -59,6 +59,12 @@ def words(function: Callable) -> Iterator[str]:
             for code in codes(value):
                 yield from code.co_names
                 yield from (constant for constant in code.co_consts if isinstance(constant, str))
+
+
+def global_names(function: Callable) -> set[str]:
+    """The global names that a function reads; attributes of the same name do not count."""
+    instructions = (instruction for code in codes(function) for instruction in dis.get_instructions(code))
+    return {instruction.argval for instruction in instructions if instruction.opname == 'LOAD_GLOBAL'}
 
 
 def codes(function: Callable) -> Iterator[CodeType]:

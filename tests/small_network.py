@@ -7,7 +7,7 @@ from torch import nn
 
 
 class Model(BaseModel):
-    """A network of convolutions, batch norm and a linear layer, small enough for the explicit matrices of its layers."""
+    """Convolutions, a batch norm and a linear layer, so small that their matrices can be written out."""
 
     def __init__(self):
         super().__init__()

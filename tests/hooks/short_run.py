@@ -27,7 +27,7 @@ def collate(items):
 
 
 def small(model, width):
-    """A classifier's config with a backbone that takes milliseconds a step; its last stage has 64 times ``width`` channels."""
+    """A classifier's config with a backbone that takes milliseconds a step."""
     model = copy.deepcopy(model)
     model['backbone'] = dict(type='mmlckd.WideResNet', depth=10, widen_factor=width)
     model['head']['in_channels'] = 64 * width

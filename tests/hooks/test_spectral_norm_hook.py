@@ -27,7 +27,7 @@ SHAPES = dict(conv1=(2, 8, 6), conv2=(4, 4, 3), fc=(4,))
 
 
 def exact(model, name, folded=()):
-    """Largest singular value of a layer's matrix, made column by column; with the batch norm behind it where asked."""
+    """Largest singular value of a layer's matrix, built column by column, and with a folded batch norm where asked."""
     shape = SHAPES[name]
     layer = getattr(model, name).double()
     size = torch.Size(shape).numel()
@@ -106,15 +106,15 @@ def test_the_bound_holds_at_the_end_and_in_the_averaged_model(tmp_path, fold_nor
     free = runner(tmp_path / 'free', hook)
     free.train()
     folded = ['conv1'] if fold_norms else []
-    assert all(exact(free.model, name, folded) > 0.5 for name in SHAPES)  # what the bound is up against
+    assert all(exact(free.model, name, folded) > 0.5 for name in SHAPES)  # without the bound
     run = runner(tmp_path / 'bound', dict(hook, max_norm=0.5))
     run.register_hook(
         HOOKS.build(dict(type='EMAHook'))
     )  # In ten iterations it hardly leaves the first reading's weights.
     run.train()
     content = read_checkpoint(str(tmp_path / 'bound' / 'epoch_5.pth'))
-    # EMAHook saves the averaged weights as the state and the trained ones beside it. The first and the last reading are exact, and an
-    # average of weights bounded as well as two iterations see it is bounded as well.
+    # EMAHook saves the averaged weights as the state, and the trained ones beside it. The first and the last reading
+    # are exact. In between two iterations bound the weights as well as they see, and their average is bounded as well.
     for part, bound in (('ema_state_dict', 0.5), ('state_dict', 0.55)):
         model = Model()
         model.load_state_dict(

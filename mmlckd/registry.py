@@ -1,4 +1,4 @@
-"""Registries of this package, children of MMEngine's: refer to an entry as ``mmlckd.Name`` from any config."""
+"""This package's registries, children of MMEngine's. Any config names an entry as ``mmlckd.Name``."""
 
 from __future__ import annotations
 

@@ -1,18 +1,12 @@
-"""The Lipschitz report of a classifier and of a detector, as a user asks for it."""
+"""The Lipschitz report of a classifier and of a detector, from the command line."""
 
 from __future__ import annotations
 
 import json
-import sys
 
+import analyze_lipschitz
 import pytest
-from conftest import ROOT, run, save_untrained
-
-sys.path.insert(0, str(ROOT / 'tools'))
-import analyze_lipschitz  # noqa: E402
-
-GUIDED = 'configs/demo/mnist5k_wrn16-2_to_wrn10-1.py'
-TEACHER = 'configs/demo/mnist5k_wrn16-2.py'
+from conftest import GUIDED, ROOT, TEACHER, run, save_untrained
 
 
 def report(folder, config, student, *more):

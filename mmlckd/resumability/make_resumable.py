@@ -11,6 +11,11 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
 from mmlckd.registry import HOOKS, LOOPS, same_type
 
+_HOOKS = dict(
+    run_check='mmlckd.RunCheckHook',
+    random_state='mmlckd.RandomStateHook',
+    gradient_state='mmlckd.GradientStateHook',
+)
 _LOOPS = {EpochBasedTrainLoop: 'mmlckd.ResumableEpochLoop', IterBasedTrainLoop: 'mmlckd.ResumableIterLoop'}
 
 
@@ -21,8 +26,8 @@ def make_resumable(config: Config) -> None:
     names is logged.
     """
     hooks = config.setdefault('default_hooks', {})
-    for name, hook in dict(random_state='RandomStateHook', gradient_state='GradientStateHook').items():
-        hooks.setdefault(name, dict(type=f'mmlckd.{hook}'))
+    for name, kind in _HOOKS.items():
+        hooks.setdefault(name, dict(type=kind))
     checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
     if checkpoint is not None and same_type(checkpoint.get('type'), HOOKS, CheckpointHook):
         _replace(checkpoint, 'mmlckd.SafeCheckpointHook', 'default_hooks.checkpoint')

@@ -14,19 +14,19 @@ from .plain_values import is_count, is_list_of, is_table_of, same_kind
 
 def optimizer_misfit(optim_wrapper: OptimWrapper | OptimWrapperDict, saved: Any) -> str | None:
     """How a checkpoint's ``optimizer`` differs from what the present one could load; None if it does not."""
-    for name, wrapper, state in _each(optim_wrapper, saved):
+    for subject, wrapper, state in _each(optim_wrapper, saved):
         fault = _state_misfit(wrapper.optimizer, state) or _settings_misfit(wrapper, state)
         if fault:
-            return f"its optimizer{name}'s state {fault}: resume with the optim_wrapper that wrote it"
+            return f'{subject} {fault}: resume with the optim_wrapper that wrote it'
     return None
 
 
 def _each(optim_wrapper: OptimWrapper | OptimWrapperDict, saved: Any) -> Iterator[tuple[str, OptimWrapper, Any]]:
     if not isinstance(optim_wrapper, OptimWrapperDict):
-        yield '', optim_wrapper, saved
+        yield "its optimizer's state", optim_wrapper, saved
         return
     for name, wrapper in optim_wrapper.items():
-        yield f' {name!r}', wrapper, saved.get(name) if isinstance(saved, dict) else None
+        yield f'the state of its optimizer {name!r}', wrapper, saved.get(name) if isinstance(saved, dict) else None
 
 
 def _state_misfit(optimizer: Optimizer, saved: Any) -> str | None:
@@ -110,11 +110,11 @@ def schedulers_misfit(schedulers: list | dict | None, saved: Any) -> str | None:
     return None
 
 
-def without_functions(states: Any) -> Any:
-    """Saved schedulers without the functions that some (OneCycleLR) keep among their attributes: a new scheduler has them."""
+def without_functions(states: list[dict] | dict[str, list[dict]]) -> list[dict] | dict[str, list[dict]]:
+    """Saved schedulers without the functions that some (OneCycleLR) have as attributes; a new scheduler has them too."""
     if isinstance(states, dict):
-        return {name: without_functions(value) for name, value in states.items() if not callable(value)}
-    return [without_functions(state) for state in states] if isinstance(states, list) else states
+        return {name: without_functions(each) for name, each in states.items()}
+    return [{name: value for name, value in state.items() if not callable(value)} for state in states]
 
 
 def _short(value: Any) -> str:

@@ -10,13 +10,17 @@ from mmlckd.config import host_of
 
 from .prerequisites import leaf_datasets
 
-# How each host merges the predictions of an image's versions.
+# How each host merges the predictions of an image's versions. Whole paths are found from any scope.
 _MERGING = dict(
-    mmpretrain=dict(type='mmpretrain.AverageClsScoreTTA'),
-    mmdet=dict(type='mmdet.DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)),
-    mmseg=dict(type='mmseg.SegTTAModel'),
+    mmpretrain=dict(type='mmpretrain.models.AverageClsScoreTTA'),
+    mmdet=dict(type='mmdet.models.DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)),
+    mmseg=dict(type='mmseg.models.SegTTAModel'),
 )
-_FLIPS = dict(mmpretrain='mmengine.RandomFlip', mmdet='mmdet.RandomFlip', mmseg='mmseg.RandomFlip')
+_FLIPS = dict(
+    mmpretrain='mmcv.transforms.RandomFlip',
+    mmdet='mmdet.datasets.transforms.RandomFlip',
+    mmseg='mmseg.datasets.transforms.RandomFlip',
+)
 _DETECTION_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
 
 
@@ -50,4 +54,4 @@ def _flipped_too(pipeline: list[dict], host: str) -> list[dict]:
     if host == 'mmdet':
         pack['meta_keys'] = _DETECTION_KEYS
     flips = [dict(type=_FLIPS[host], prob=probability) for probability in (1.0, 0.0)]
-    return [*steps, dict(type='mmengine.TestTimeAug', transforms=[flips, [pack]])]
+    return [*steps, dict(type='mmcv.transforms.TestTimeAug', transforms=[flips, [pack]])]

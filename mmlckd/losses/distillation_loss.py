@@ -56,6 +56,22 @@ class DistillationLoss(nn.Module):
             ValueError: The teacher has not what the loss needs.
         """
 
+    def check_channels(self, teacher_channels: Sequence[int]) -> None:
+        """See before training whether the teacher's maps fit; ``teacher_channels`` has the size of dimension 1 of each.
+
+        Raises:
+            ValueError: They do not; the message begins with the loss's field.
+        """
+
+    def warnings(self, names: Sequence[str], student_shapes: Sequence[Sequence[int]]) -> list[str]:
+        """What a user should know of student maps of these shapes; asked once, at the first training step.
+
+        Args:
+            names: The student's taps.
+            student_shapes: The shapes of their maps.
+        """
+        return []
+
     def targets(self, teacher_feats: Sequence[Tensor], data_samples: Sequence | None = None) -> Any:
         """What the loss needs of the teacher for one batch: here, the maps themselves, detached.
 
@@ -167,9 +183,14 @@ def check_pair(student: Tensor, teacher: Tensor, index: int, equal_shapes: bool 
             'so both sides must see the same images'
         )
     if equal_shapes and ours != theirs:
+        remedies = []
+        if ours[2:] != theirs[2:]:
+            remedies.append('tap stages of equal size')
+        if ours[1:2] != theirs[1:2]:
+            remedies.append('set connectors=True on this loss, since channels differ')
         raise ValueError(
-            f"student map {index} is {ours} and the teacher's {theirs}: this loss needs equal shapes; "
-            'tap stages of equal size, and set connectors=True where channels differ'
+            f"student map {index} is {ours} and the teacher's {theirs}: this loss needs equal shapes, so "
+            f'{" and ".join(remedies)}'
         )
 
 

@@ -1,30 +1,39 @@
-"""All that a distilled student has beyond itself: the teacher, the connectors and the losses."""
+"""All that a distilled student has beyond itself: the teachers, the connectors and the losses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmlckd.registry import MODELS
-from mmlckd.taps import FeatureTap, ForwardFailed, Tap, default_input_shape, dry_run, parse_taps
+from mmlckd.taps import DryRun, FeatureTap, dry_run
 
 from .connectors import Connector
 from .frozen_teacher import FrozenTeacher
+from .gradient_check import check_gradients
 from .loss_entry import LossEntry
 
 
 class Distillation(nn.Module):
-    """A frozen teacher, and what compares a student with it.
+    """Frozen teachers, and what compares a student with them.
 
-    Its children are what is trained and saved beside the student: ``connectors`` and ``losses``. The teacher is no
-    module, so it is neither. It moves between devices with this module, and copies share it.
+    Its children are what is trained and saved beside the student: ``connectors`` and ``losses``. The teachers are no
+    modules, so they are neither. They move between devices with this module, and copies share them.
 
     Args:
         student: The network to train.
-        teacher, losses, taps, input_shape: See :class:`LipschitzDistiller`.
+        teachers: Name to the spec of a teacher, see :class:`FrozenTeacher`. The name of the only one is 'teacher'.
+        losses, taps, input_shape: See :class:`LipschitzDistiller`.
+
+    Attributes:
+        teachers: Name to :class:`FrozenTeacher`.
+        entries: The losses, with what each compares.
+        checked: Whether a training step has been looked at, see :meth:`compare`.
 
     Raises:
         ValueError: A field is wrong; the message names it, its value and what would work.
@@ -35,7 +44,7 @@ class Distillation(nn.Module):
     def __init__(
         self,
         student: nn.Module,
-        teacher: str | dict,
+        teachers: Mapping[str, str | dict | nn.Module],
         losses: dict[str, dict | None],
         taps: None | str | Sequence | dict,
         input_shape: Sequence[int] | None,
@@ -43,84 +52,99 @@ class Distillation(nn.Module):
         super().__init__()
         self.connectors = nn.ModuleDict()
         self.losses = nn.ModuleDict()
-        self.teacher = FrozenTeacher(teacher)
-        losses = {name: cfg for name, cfg in losses.items() if cfg is not None}  # None switches an entry off
-        if not losses:
+        self.teachers = {name: FrozenTeacher(spec, name) for name, spec in teachers.items()}
+        self.entries = [
+            LossEntry.build(name, cfg, taps, student, self.teachers)
+            for name, cfg in losses.items()
+            if cfg is not None  # None switches an entry off
+        ]
+        if not self.entries:
             raise ValueError(
                 'losses has no entry, and the student would learn alone: give one, or train the student config'
             )
-        self.entries = [self._entry(name, cfg, taps, student) for name, cfg in losses.items()]
+        self.losses.update({entry.name: entry.loss for entry in self.entries})
         self.student_taps = list(dict.fromkeys(tap for entry in self.entries for tap in entry.student_taps))
-        for size in (16, 32, 64):
-            try:
-                self._connect(student, tuple(input_shape or default_input_shape(student, size)))
-                break
-            except ForwardFailed:
-                if input_shape is not None or size == 64:
-                    raise
+        self.checked = False
+        self._connect(student, input_shape)
 
-    def _entry(self, name: str, cfg: dict, taps: Any, student: nn.Module) -> LossEntry:
-        cfg = dict(cfg)
-        spec = cfg.pop('taps', taps)
-        connectors, max_share = cfg.pop('connectors', False), cfg.pop('max_share', None)
-        if spec is None:
-            raise ValueError(f'losses.{name} has no taps and the distiller none to share: list the modules to compare')
-        if not isinstance(connectors, bool):
-            raise ValueError(f'losses.{name}.connectors is {connectors!r}: choose True or False')
-        if max_share is not None and not 0 < max_share < 1:
-            raise ValueError(f'losses.{name}.max_share is {max_share}: give a part of the total between 0 and 1')
-        spec = spec if isinstance(spec, dict) else dict(student=spec, teacher=spec)
-        if set(spec) != {'student', 'teacher'}:
-            raise ValueError(f'taps has the fields {sorted(spec)}: give a list, or dict(student=[...], teacher=[...])')
-        student_taps = parse_taps(spec['student'], student, 'student')
-        teacher_taps = parse_taps(spec['teacher'], self.teacher.model, 'teacher')
-        if len(student_taps) != len(teacher_taps) or not student_taps:
-            raise ValueError(
-                f'losses.{name} has {len(student_taps)} student taps and {len(teacher_taps)} teacher taps: '
-                'both lists need the same number, at least one'
-            )
-        try:
-            loss = self.losses[name] = MODELS.build(cfg)
-        except ValueError as error:  # it begins with the field
-            raise ValueError(f'losses.{name}.{error}') from error
-        keys = [_connector_key(*pair) for pair in zip(student_taps, teacher_taps)] if connectors else None
-        entry = LossEntry(name, loss, student_taps, teacher_taps, keys, max_share)
-        entry.attach(self.teacher.model)
-        return entry
+    @property
+    def teacher(self) -> FrozenTeacher:
+        """The only teacher.
 
-    def _connect(self, student: nn.Module, input_shape: tuple[int, ...]) -> None:
-        """Dry runs of both networks: find shapes, make the connectors, and learn where the teacher may stop."""
-        teacher_taps = list(dict.fromkeys(tap for entry in self.entries for tap in entry.teacher_taps))
-        run = dry_run(student, self.student_taps, input_shape, 'student')
-        self.overwritten = run.overwritten
-        teacher_shapes = self.teacher.prepare(teacher_taps, student, input_shape)
-        for entry in self.entries:
-            for key, ours, theirs in zip(entry.connectors or (), entry.student_taps, entry.teacher_taps):
-                shapes = run.shapes[ours], teacher_shapes[theirs]
-                if any(len(shape) != 4 for shape in shapes):
-                    raise ValueError(
-                        f'losses.{entry.name} wants connectors between {ours}, which gives {shapes[0]}, and {theirs}, '
-                        f'{shapes[1]}: connectors join maps (B, C, H, W); lay tokens out with a `grid` on the tap'
-                    )
-                if key not in self.connectors:
-                    self.connectors[key] = Connector(shapes[0][1], shapes[1][1])
+        Raises:
+            AttributeError: There are several.
+        """
+        if len(self.teachers) > 1:
+            raise AttributeError(f'there are several teachers: take one of distiller.teachers, {list(self.teachers)}')
+        return next(iter(self.teachers.values()))
+
+    def _connect(self, student: nn.Module, input_shape: Sequence[int] | None) -> None:
+        """Dry runs of all networks: find shapes, make the connectors, and learn where a teacher may stop."""
+        ours = dry_run(student, self.student_taps, input_shape, 'student', trained=True)
+        self.overwritten = ours.overwritten
+        for name, teacher in self.teachers.items():
+            entries = [entry for entry in self.entries if entry.teacher == name]
+            if not entries:
+                raise ValueError(
+                    f'{teacher.field} is compared by no loss: name it in an entry of losses, or take it out'
+                )
+            taps = list(dict.fromkeys(tap for entry in entries for tap in entry.teacher_taps))
+            theirs = teacher.prepare(taps, student, ours.input_shape, input_shape)
+            for entry in entries:
+                self._add_connectors(entry, ours, theirs)
+                entry.check_channels([theirs.shapes[tap][1] for tap in entry.teacher_taps])
+
+    def _add_connectors(self, entry: LossEntry, ours: DryRun, theirs: DryRun) -> None:
+        for key, student_tap, teacher_tap in zip(entry.connectors or (), entry.student_taps, entry.teacher_taps):
+            student, teacher = ours.shapes[student_tap], theirs.shapes[teacher_tap]
+            if len(student) != 4 or len(teacher) != 4:
+                raise ValueError(
+                    f'losses.{entry.name} wants connectors between {student_tap}, which gives {student}, and '
+                    f'{teacher_tap}, {teacher}: connectors join maps (B, C, H, W); lay tokens out with a `grid` on the tap'
+                )
+            if key not in self.connectors:
+                self.connectors[key] = Connector(student[1], teacher[1])
 
     def targets(self, inputs: Tensor, data_samples: list | None) -> dict[str, Any]:
-        """What each loss needs of the teacher for this batch, by its name; the teacher's maps are free again afterwards."""
-        feats = self.teacher(inputs, data_samples)
-        return {
-            entry.name: entry.targets([feats[tap] for tap in entry.teacher_taps], data_samples)
-            for entry in self.entries
-        }
+        """What each loss needs of its teacher for this batch, by the loss's name; the teachers' maps are free again then.
+
+        Raises:
+            ValueError: The inputs are not one tensor of images.
+        """
+        if not isinstance(inputs, Tensor):
+            parts = f' of {", ".join(map(repr, inputs))}' if isinstance(inputs, dict) else ''
+            raise ValueError(
+                f"the batch's inputs are a {type(inputs).__name__}{parts}, and distillation needs one tensor (B, C, H, W): "
+                'let data_preprocessor stack the images; batches of several views or branches (self-supervised, '
+                'semi-supervised) cannot be distilled'
+            )
+        targets = {}
+        for name, teacher in self.teachers.items():
+            feats = teacher(inputs, data_samples)
+            for entry in self.entries:
+                if entry.teacher == name:
+                    maps = [feats[tap] for tap in entry.teacher_taps]
+                    targets[entry.name] = entry.targets(maps, data_samples)
+            del feats
+        return targets
 
     def tapped(self, student: nn.Module) -> FeatureTap:
         """A context in which the student's forward leaves its tapped maps."""
         return FeatureTap(student, self.student_taps, copy=self.overwritten)
 
     def compare(self, student_feats: FeatureTap, targets: dict[str, Any]) -> dict[str, Tensor]:
-        """Every distillation loss by its key in the log; ``targets`` are used up."""
+        """Every distillation loss by its key in the log; ``targets`` are used up.
+
+        The first training step is looked at: whether every loss can teach the student anything.
+
+        Raises:
+            ValueError: It cannot, or a map was overwritten in place.
+        """
+        student_feats.refuse_overwritten('student')
         connected: dict[str, Tensor] = {}
         losses = {}
+        if not self.checked and student_feats.model.training and torch.is_grad_enabled():
+            self._check(student_feats)
         for entry in self.entries:
             maps = [student_feats[tap] for tap in entry.student_taps]
             for i, key in enumerate(entry.connectors or ()):
@@ -129,6 +153,13 @@ class Distillation(nn.Module):
                 maps[i] = connected[key]
             losses[entry.key] = entry.compare(maps, targets.pop(entry.name))
         return losses
+
+    def _check(self, student_feats: FeatureTap) -> None:
+        check_gradients(self.entries, student_feats)
+        for entry in self.entries:
+            for warning in entry.warnings([student_feats[tap].shape for tap in entry.student_taps]):
+                print_log(warning, 'current', logging.WARNING)
+        self.checked = True
 
     def capped(self, losses: dict[str, Any], parse_losses: Callable[[dict], tuple]) -> dict[str, Any]:
         """Scale down entries above their ``max_share``, measured against the uncapped rest, without leaving the device.
@@ -146,12 +177,18 @@ class Distillation(nn.Module):
             losses[name] = losses[name] * torch.where(value > bound, bound / value, 1.0)
         return losses
 
+    def __deepcopy__(self, memo: dict) -> Distillation:
+        """Copies share the teachers, and so do losses that refer to a teacher's modules."""
+        for teacher in self.teachers.values():
+            shared = (*teacher.model.modules(), *teacher.model.parameters(), *teacher.model.buffers())
+            memo.update({id(item): item for item in shared})
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin
+
     def _apply(self, fn: Callable, recurse: bool = True) -> Distillation:
         super()._apply(fn, recurse)
-        self.teacher.model._apply(fn)
+        for teacher in self.teachers.values():
+            teacher.model._apply(fn)
         return self
-
-
-def _connector_key(student: Tap, teacher: Tap) -> str:
-    """A connector's name in checkpoints. It is a format: files of every version are found by it."""
-    return f'{student.key}--{teacher.key}'.replace('.', '_')

@@ -24,6 +24,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmlckd', 'mmlckd.*']),
+    package_data={'mmlckd': ['py.typed']},  # type checkers read the annotations
     # torch and the OpenMMLab packages are extras: an environment that has them, under either name, is left as it is
     install_requires=requirements('runtime'),
     extras_require=dict(

@@ -13,7 +13,7 @@ from .version import __version__
 _SUPPORTED = ((torch, '2.6.0', '2.11.0'), (mmengine, '0.10.0', '1.0.0'), (mmcv, '2.0.0', '3.0.0'))
 
 
-def _check_versions(supported=_SUPPORTED):
+def _check_versions(supported=_SUPPORTED) -> None:
     for package, lowest, unsupported in supported:
         if not digit_version(lowest) <= digit_version(package.__version__) < digit_version(unsupported):
             raise ImportError(
@@ -24,6 +24,10 @@ def _check_versions(supported=_SUPPORTED):
 
 _check_versions()
 
-from .registry import DATASETS, HOOKS, LOOPS, MODELS, OPTIM_WRAPPERS  # noqa: E402  after the versions are known to work
+# Only after the versions are known to work:
+from .registry import DATASETS, HOOKS, LOOPS, MODELS, OPTIM_WRAPPERS  # noqa: E402
+from .switches import let_none_switch_hooks_off  # noqa: E402
+
+let_none_switch_hooks_off()
 
 __all__ = ['DATASETS', 'HOOKS', 'LOOPS', 'MODELS', 'OPTIM_WRAPPERS', '__version__']

@@ -14,8 +14,10 @@ from mmengine.config import utils as mmengine_config_utils
 from mmengine.hub import get_config
 from mmengine.runner import Runner
 
+from mmlckd.registry import MODELS, class_of, same_type
+
 REPOSITORY = Path(__file__).resolve().parents[1]
-DISTILLER = 'LipschitzDistiller'
+DISTILLER = 'mmlckd.LipschitzDistiller'
 
 
 def alias_mmseg() -> None:
@@ -30,13 +32,13 @@ def alias_mmseg() -> None:
 
 
 def find_file(path: str) -> Path | None:
-    """The file of that path, looked up from the working folder and then from the repository's root; None if in neither."""
+    """The file of that path, seen from the working folder or else from the repository's root; None if in neither."""
     candidates = (Path(path).expanduser(), REPOSITORY / path)
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
 def read_config(path: str) -> Config:
-    """Read a config from a path, or by its name in another package (``mmdet::...``, ``mmseg::...``, ``mmpretrain::...``).
+    """Read a config from a path, or by its name in another package (``mmdet::...``, ``mmpretrain::...``).
 
     Raises:
         FileNotFoundError: There is no such config.
@@ -110,5 +112,14 @@ def bare_config(config: Config) -> Config:
     return config
 
 
+def host_of(config: Config) -> str | None:
+    """The library that the plain network of a config is from: its scope or, where none is set, its class's package."""
+    if config.get('default_scope'):
+        return config.default_scope
+    kind = class_of(bare_model(config).get('type'), MODELS)
+    return None if kind is None else kind.__module__.partition('.')[0]
+
+
 def is_distiller(model: dict) -> bool:
-    return str(model.get('type', '')).split('.')[-1] == DISTILLER
+    """Whether a model dict is that of a distilled student, however its type is given."""
+    return same_type(model.get('type'), MODELS, MODELS.get(DISTILLER))

@@ -1,8 +1,9 @@
-"""Shared fixtures: the three task families in small, and the demo's data."""
+"""Shared fixtures: small models of the three tasks, and the demo's data."""
 
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 from forkserver import READ_AT_IMPORT, ForkServer
 from hypothesis import settings
+from markers import add_markers
 from mmengine.registry import init_default_scope
 
 from mmlckd.config import bare_model, read_config
@@ -27,13 +29,15 @@ settings.load_profile('default')
 
 
 def pytest_configure():
-    torch.set_num_threads(1)  # tiny products gain nothing from a second thread, and lose much where cores are shared
+    torch.set_num_threads(1)  # small products gain nothing from a second thread, and lose much on shared cores
     os.environ.setdefault('OMP_NUM_THREADS', '1')  # for the tools that tests start
     os.environ.setdefault('PYTHONPATH', str(ROOT))
 
 
 def pytest_collection_modifyitems(items):
-    # The longest files first, so that no process waits long for another's last one.
+    for item in items:
+        add_markers(item, run)
+    # The longest files come first, so that no process waits long for the last file of another.
     order = [
         'test_voc.py',
         'test_wrong_input.py',
@@ -46,16 +50,24 @@ def pytest_collection_modifyitems(items):
 
 
 def run(*command, cwd=ROOT, **environment):
-    """Run a tool of this repository, or one of its launchers, as a user would; tools/*.py in a fork that has torch imported."""
+    """Run a tool or a launcher of this repository as a user would. Python tools run in a fork with torch imported."""
     command = [str(part) for part in command]
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHON': sys.executable, **environment}
-    if (
-        command[0].endswith('.py')
-        and not {name for name in environment if environment[name] != os.environ.get(name)} & READ_AT_IMPORT
-    ):
+    changed = {name for name in environment if environment[name] != os.environ.get(name)}
+    if command[0].endswith('.py') and not changed & READ_AT_IMPORT:
         return forkserver().run(command, cwd, environment)
     program = 'bash' if command[0].endswith('.sh') else sys.executable
     return subprocess.run([program, *command], cwd=cwd, text=True, capture_output=True, env=environment)
+
+
+def stock_tool(host, name):
+    """A tool as a host library ships it."""
+    return Path(importlib.import_module(host).__file__).parent / f'.mim/tools/{name}.py'
+
+
+def total_and_parts(logged):
+    """The loss of a logged step, and the parts that MMEngine adds up to it."""
+    return logged['loss'], [value for name, value in logged.items() if 'loss' in name and name != 'loss']
 
 
 @functools.cache
@@ -64,7 +76,7 @@ def forkserver():
 
 
 def save_untrained(path, target):
-    """Checkpoint of a config's plain model as it is built, a teacher in all but knowledge."""
+    """Write a checkpoint of a config's plain model with the weights that it is built with."""
     config = read_config(path)
     init_default_scope(config.default_scope)
     __import__(f'{config.default_scope}.models')
@@ -100,9 +112,8 @@ def teacher(tmp_path_factory):
 def trained_alone(mnist, tmp_path_factory):
     """Checkpoint of one epoch of the demo's student alone, as MMEngine writes it."""
     folder = tmp_path_factory.mktemp('alone')
-    result = run(
-        'tools/train.py', ALONE, '--work-dir', folder, '--cfg-options', *on_mnist(mnist), 'train_cfg.max_epochs=1'
-    )
+    options = ['--work-dir', folder, '--cfg-options', *on_mnist(mnist), 'train_cfg.max_epochs=1']
+    result = run('tools/train.py', ALONE, *options)
     assert result.returncode == 0, result.stderr[-3000:]
     return folder / 'epoch_1.pth'
 
@@ -149,7 +160,7 @@ def _segmentation(depth):
 
 
 class Family:
-    """One task: its scope, a student (ResNet-18) and teacher (ResNet-34) config, and a batch of two random images."""
+    """A task: its scope, configs of a student (ResNet-18) and a teacher (ResNet-34), a batch of two random images."""
 
     def __init__(self, name, scope, model, batch):
         self.name, self.scope, self.student, self.teacher, self.batch = name, scope, model(18), model(34), batch

@@ -1,10 +1,11 @@
-"""Python tools in forks of one process that has the third-party packages imported, which otherwise take most of a short run.
+"""Runs Python tools in forks of a process that has imported the third-party packages: imports are most of a short run.
 
     server = ForkServer()
     server.run(['tools/train.py', 'CONFIG'], cwd, environment)      # -> subprocess.CompletedProcess
 
-A fork is what a fresh interpreter would be after those imports: the host libraries and this package, whose registrations depend on
-their order, are not among them. With OMP_NUM_THREADS=1 importing torch starts no thread, which a fork would lose.
+A fork is what a fresh interpreter would be after those imports. The host libraries and this package are not among them,
+because their registrations depend on the order of imports. With OMP_NUM_THREADS=1 importing torch starts no thread; a
+fork would lose threads.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ READ_AT_IMPORT = {'OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'CUDA_VISIBLE_DEVICES', 
 
 
 class ForkServer:
-    """The client's side: one server process, which runs one command at a time and ends with its client."""
+    """The client's side of one server process. It runs one command at a time, and ends with its client."""
 
     def __init__(self):
         self.process = subprocess.Popen(
@@ -66,7 +67,7 @@ class ForkServer:
 
 
 def become(job):
-    """In the fork: the working folder, files, environment and arguments of a fresh `python tool.py ...`."""
+    """In the fork: take the working folder, files, environment and arguments of a fresh `python tool.py ...`."""
     for name, target in (('/dev/null', 0), (job['stdout'], 1), (job['stderr'], 2)):
         file = os.open(name, os.O_RDWR | os.O_CREAT)
         os.dup2(file, target)
@@ -83,7 +84,7 @@ def become(job):
 
 
 def serve():
-    """Fork for every job; in the fork return its tool, whose end is then the interpreter's own."""
+    """Fork for every job. In the fork, return its tool: the interpreter ends when the tool ends."""
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
@@ -102,7 +103,7 @@ if __name__ == '__main__':
     for module in IMPORTED:
         importlib.import_module(module)
     gc.freeze()
-    atexit.register(gc.freeze)  # a last collection of garbage would touch, and so copy, the whole of torch
+    atexit.register(gc.freeze)  # a last garbage collection would write to all of torch's pages, and so copy them
     tool = serve()
     if tool is not None:
         runpy.run_path(tool, run_name='__main__')

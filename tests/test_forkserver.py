@@ -1,4 +1,4 @@
-"""A forked tool meets what a fresh interpreter would give it."""
+"""A forked tool finds what a fresh interpreter would give it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,21 @@ import pytest
 from conftest import run
 
 REPORT = """
-import json, os, sys, threading
+import json, os, sys
 loaded = [name for name in sys.modules if name.partition('.')[0] in ('mmlckd', 'mmpretrain', 'mmdet', 'mmseg')]
 import mmlckd, beside
-print(json.dumps(dict(argv=sys.argv, cwd=os.getcwd(), name=__name__, loaded=loaded, package=mmlckd.__file__, beside=beside.__file__,
-                      variable=os.environ.get('TOLD'), stdin=sys.stdin.read(), threads=len(os.listdir('/proc/self/task')))))
+report = dict(
+    argv=sys.argv,
+    cwd=os.getcwd(),
+    name=__name__,
+    loaded=loaded,
+    package=mmlckd.__file__,
+    beside=beside.__file__,
+    variable=os.environ.get('TOLD'),
+    stdin=sys.stdin.read(),
+    threads=len(os.listdir('/proc/self/task')),
+)
+print(json.dumps(report))
 """
 
 

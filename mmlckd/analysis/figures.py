@@ -1,4 +1,4 @@
-"""Figures."""
+"""Figures: norms over training, and what an analysis found."""
 
 from __future__ import annotations
 
@@ -11,31 +11,40 @@ from matplotlib.figure import Figure
 
 STYLE = {'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False}
 STUDENT, TEACHER = '#0072B2', '#D55E00'  # Okabe and Ito's blue and vermilion, told apart by colour-blind readers
+COLOURS = {
+    'student': STUDENT,
+    'network': STUDENT,
+    'teacher': TEACHER,
+    'student alone': '#009E73',
+    'untrained': '#999999',
+}
 
 
 def plot_history(history: list[dict], path: Path, pair_names: Sequence[str] = ()) -> None:
     """Draw the transmitting norms of each pair over training, teacher against student.
 
     Args:
-        history: Readings of :class:`.SpectralNormHook`, each with ``iter`` and lists ``student``, ``teacher``, ``log_ratio``.
+        history: Readings of :class:`.SpectralNormHook`, each with ``iter`` and the lists ``student``, ``teacher``,
+            ``log_ratio``.
         path: Where the picture goes; its ending gives the format.
-        pair_names: A title for each pair; numbered where not given.
+        pair_names: A title for each pair, 'before to after'; pairs without one are numbered.
     """
     pairs = len(history[0]['student'])
+    titles = [name.replace(' to ', '\nto ') for name in pair_names]
+    titles += [f'pair {k}' for k in range(len(titles), pairs)]
     steps = [reading['iter'] for reading in history]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(1.2 + 3.4 * pairs, 5.2), layout='constrained')
         axes = figure.subplots(2, pairs, sharex=True, squeeze=False, height_ratios=(3, 2))
         for k in range(pairs):
             norms, ratio = axes[0][k], axes[1][k]
-            norms.set_title(pair_names[k].replace(' to ', '\nto ') if k < len(pair_names) else f'pair {k}', fontsize=8)
-            norms.plot(
-                steps, [reading['teacher'][k] for reading in history], color=TEACHER, linestyle='--', label='teacher'
-            )
-            norms.plot(steps, [reading['student'][k] for reading in history], color=STUDENT, label='student')
+            values = {name: [reading[name][k] for reading in history] for name in ('student', 'teacher', 'log_ratio')}
+            norms.set_title(titles[k], fontsize=8)
+            norms.plot(steps, values['teacher'], color=TEACHER, linestyle='--', label='teacher')
+            norms.plot(steps, values['student'], color=STUDENT, label='student')
             norms.set_ylim(bottom=0)
             ratio.axhline(0, color=TEACHER, linestyle='--', linewidth=1)
-            ratio.plot(steps, [reading['log_ratio'][k] for reading in history], color=STUDENT)
+            ratio.plot(steps, values['log_ratio'], color=STUDENT)
             ratio.set_xlabel('iteration')
         axes[0][0].set_ylabel('transmitting norm\n(squared feature units)')
         axes[1][0].set_ylabel('log(student / teacher)')
@@ -49,7 +58,7 @@ def plot_layers(history: list[dict], path: Path, bound: float | None = None) -> 
     Args:
         history: Readings of :class:`.SpectralNormHook` with ``iter`` and ``layers``, a dict of norms by name.
         path: Where the picture goes.
-        bound: A line to draw across, the bound that the layers were held to.
+        bound: The bound that the layers were held to, drawn as a line across.
     """
     readings = [reading for reading in history if 'layers' in reading]
     names = list(readings[-1]['layers'])
@@ -69,15 +78,6 @@ def plot_layers(history: list[dict], path: Path, bound: float | None = None) -> 
         figure.savefig(path, dpi=150)
 
 
-COLOURS = {
-    'student': STUDENT,
-    'network': STUDENT,
-    'teacher': TEACHER,
-    'student alone': '#009E73',
-    'untrained': '#999999',
-}
-
-
 def plot_report(record: dict, folder: Path) -> list[Path]:
     """Draw an analysis: norms of the pairs, norms by depth, local constants, and accuracy under noise and attack.
 
@@ -86,7 +86,7 @@ def plot_report(record: dict, folder: Path) -> list[Path]:
         folder: Where the pictures go.
 
     Returns:
-        Their paths. What a record has no numbers for is not drawn.
+        Their paths. A figure is left out if a network has no numbers for it.
     """
     networks = record['networks']
     drawings = dict(pairs=_draw_pairs, layers=_draw_layers, local=_draw_local, robustness=_draw_robustness)
@@ -102,14 +102,14 @@ def plot_report(record: dict, folder: Path) -> list[Path]:
 
 
 def _draw_pairs(figure: Figure, networks: dict, record: dict) -> None:
-    """A box for every network and pair, over images."""
+    """A box for every network and pair, over images: the middle half, with whiskers from 5 % to 95 %."""
     axes = figure.subplots()
     width = 0.8 / len(networks)
     for i, (name, network) in enumerate(networks.items()):
-        positions = [k + (i - (len(networks) - 1) / 2) * width for k in range(len(network['pairs']))]
+        offset = (i - (len(networks) - 1) / 2) * width
         boxes = axes.boxplot(
             network['pairs'],
-            positions=positions,
+            positions=[k + offset for k in range(len(network['pairs']))],
             widths=0.8 * width,
             patch_artist=True,
             sym='',
@@ -120,13 +120,13 @@ def _draw_pairs(figure: Figure, networks: dict, record: dict) -> None:
         for box in boxes['boxes']:
             box.set(facecolor=COLOURS[name], alpha=0.7)
     taps = [tap.removeprefix('backbone.') for tap in next(iter(networks.values()))['taps']]
-    pairs = list(enumerate(zip(taps, taps[1:])))
-    axes.set_xticks(range(len(pairs)), [f'pair {k}' for k, _ in pairs])
-    axes.set_xlabel('\n'.join(f'pair {k}: {before} to {after}' for k, (before, after) in pairs), fontsize=8, loc='left')
+    pairs = list(zip(taps, taps[1:]))
+    axes.set_xticks(range(len(pairs)), [f'pair {k}' for k in range(len(pairs))])
+    legend = [f'pair {k}: {before} to {after}' for k, (before, after) in enumerate(pairs)]
+    axes.set_xlabel('\n'.join(legend), fontsize=8, loc='left')
     axes.set_yscale('log')
-    axes.set_ylabel(
-        f'transmitting norm of {"centred" if record["center"] else "raw"} maps,\nbefore connectors (squared feature units)'
-    )
+    kind = 'centred' if record['center'] else 'raw'
+    axes.set_ylabel(f'transmitting norm of {kind} maps,\nbefore connectors (squared feature units)')
     axes.legend(frameon=False)
 
 
@@ -135,14 +135,9 @@ def _draw_layers(figure: Figure, networks: dict, record: dict) -> None:
     axes = figure.subplots()
     for name, network in networks.items():
         norms = [row['operator_norm'] for row in network['layers'].values()]
-        axes.plot(
-            np.linspace(0, 1, len(norms)),
-            norms,
-            marker='o',
-            markersize=3,
-            color=COLOURS[name],
-            label=f'{name}, {len(norms)} layers',
-        )
+        depths = np.linspace(0, 1, len(norms))
+        label = f'{name}, {len(norms)} layers'
+        axes.plot(depths, norms, marker='o', markersize=3, color=COLOURS[name], label=label)
     axes.set_ylim(bottom=0)
     axes.set_xlabel('depth (0: first convolution, 1: last layer)')
     axes.set_ylabel('operator norm (output per input unit)')
@@ -154,15 +149,15 @@ def _draw_local(figure: Figure, networks: dict, record: dict) -> None:
     axes = figure.subplots()
     values = [network['local'] for network in networks.values()]
     low, high = min(map(min, values)), max(map(max, values))
-    bins = (
-        np.geomspace(low * 0.95, high * 1.05, 30) if low > 0 else np.linspace(0, high or 1, 30)
-    )  # a constant network has zeros
+    if low > 0:
+        bins = np.geomspace(low * 0.95, high * 1.05, 30)
+        axes.set_xscale('log')
+    else:  # a constant network has zeros
+        bins = np.linspace(0, high or 1, 30)
     for name, network in networks.items():
         axes.hist(network['local'], bins=bins, color=COLOURS[name], alpha=0.2)
         axes.hist(network['local'], bins=bins, color=COLOURS[name], histtype='step', linewidth=1.8, label=name)
         axes.axvline(np.mean(network['local']), color=COLOURS[name], linestyle='--', linewidth=1.5)
-    if low > 0:
-        axes.set_xscale('log')
     axes.set_xlabel('local Lipschitz constant (output per pixel value, 0 to 255); dashed: mean')
     axes.set_ylabel('images')
     axes.legend(frameon=False)
@@ -170,14 +165,17 @@ def _draw_local(figure: Figure, networks: dict, record: dict) -> None:
 
 def _draw_robustness(figure: Figure, networks: dict, record: dict) -> None:
     """Accuracy against the strength of noise and attacks."""
-    for axes, (kind, title) in zip(
-        figure.subplots(1, 3, sharey=True), (('noise', 'Gaussian noise'), ('fgsm', 'FGSM'), ('pgd', 'PGD'))
-    ):
-        strengths = record['noise'] if kind == 'noise' else record['epsilon']
+    attack = 'radius (pixel values)'
+    panels = (
+        ('noise', 'Gaussian noise', record['noise'], 'standard deviation\n(pixel values)'),
+        ('fgsm', 'FGSM', record['epsilon'], attack),
+        ('pgd', 'PGD', record['epsilon'], attack),
+    )
+    for axes, (kind, title, strengths, label) in zip(figure.subplots(1, 3, sharey=True), panels):
         for name, network in networks.items():
             axes.plot(strengths, network['robustness'][kind], marker='o', markersize=3, color=COLOURS[name], label=name)
         axes.set_title(title)
-        axes.set_xlabel('standard deviation\n(pixel values)' if kind == 'noise' else 'radius (pixel values)')
+        axes.set_xlabel(label)
         axes.set_ylim(0, 100)
     figure.axes[0].set_ylabel('accuracy (%)')
     figure.axes[0].legend(frameon=False)

@@ -16,14 +16,14 @@ from mmlckd.functional.krylov import leading_eigenvector, probe
 @torch.no_grad()
 @sdpa_kernel(SDPBackend.MATH)  # the fused attentions have no forward-mode derivative
 def local_lipschitz(function: Callable[[Tensor], Tensor], inputs: Tensor, num_iters: int = 20) -> Tensor:
-    """sigma_max of the Jacobian at each input: a lower bound of the function's global Lipschitz constant, of any architecture.
+    """sigma_max of the Jacobian at each input: a lower bound of the global Lipschitz constant, for any architecture.
 
     The Jacobian is never built: J^T J is applied by one forward-mode and one reverse-mode derivative.
 
     Args:
         function: Maps (B, ...) to (B, ...), each sample by itself (batch norms in evaluation mode) and differentiably.
         inputs: (B, ...), the points, of a floating type.
-        num_iters: Products with J^T J, in the Krylov form of the power iteration; the value approaches from below.
+        num_iters: Products with J^T J, in the Krylov form of the power iteration. The value approaches from below.
 
     Returns:
         (B,), in output units per input unit. Not differentiable.
@@ -41,7 +41,6 @@ def local_lipschitz(function: Callable[[Tensor], Tensor], inputs: Tensor, num_it
 
     size = inputs[0].numel()
     start = F.normalize(probe(size, inputs), dim=0).expand(len(inputs), 1, size).contiguous()
-    scale = torch.linalg.vector_norm(normal(start), dim=-1, keepdim=True).clamp_min(torch.finfo(inputs.dtype).tiny)
-    right = leading_eigenvector(lambda rows: normal(rows) / scale, start, num_iters)
+    right = leading_eigenvector(normal, start, num_iters)
     _, image = jvp(function, (inputs,), (right.view_as(inputs),))
     return torch.linalg.vector_norm(image.flatten(1), dim=1)

@@ -13,9 +13,13 @@ from mmlckd.taps import Preprocessing
 class PixelView(NamedTuple):
     """What :func:`pixel_view` gives.
 
-    ``function`` maps images (B, C, H, W) of pixel values, 0 to 255, to logits or to the backbone's last map; ``images`` are the batches in
-    these units and ``labels`` theirs, None where an image has not one label; ``part`` is the network that is run, ``classifier`` whether
-    it gives logits, and ``std`` what pixels are divided by, (C, 1, 1) or (1, 1, 1).
+    Attributes:
+        function: Maps images (B, C, H, W) of pixel values, 0 to 255, to logits or to the backbone's last map.
+        images: The batches, in these units.
+        labels: Their labels; None where an image does not have exactly one.
+        part: The network that is run.
+        classifier: Whether it gives logits.
+        std: What pixels are divided by, (C, 1, 1) or (1, 1, 1).
     """
 
     function: Callable[[Tensor], Tensor]
@@ -29,17 +33,19 @@ class PixelView(NamedTuple):
 def pixel_view(model: nn.Module, batches: list[dict]) -> PixelView:
     """A network of OpenMMLab and what its test data loader yields, in pixel values.
 
-    Of detectors and segmentors, and of classifiers whose output is not one tensor of logits, the backbone is taken. The network is to be in
-    evaluation mode.
+    For detectors and segmentors, and for classifiers whose output is not one tensor of logits, it is the backbone.
+
+    Args:
+        model: The network, in evaluation mode.
+        batches: What its test data loader yields.
+
+    Source: this project.
     """
     prepared = [model.data_preprocessor(batch, False) for batch in batches]
     first = prepared[0]['inputs'][:1].float()
     classifier = _is_classifier(model, first)
     _, mean, std = Preprocessing.of(model.data_preprocessor)
-    mean, std = (
-        first.new_full((1, 1, 1), default) if value is None else value.to(first).view(-1, 1, 1)
-        for value, default in ((mean, 0.0), (std, 1.0))
-    )
+    mean, std = _per_channel(mean, 0.0, first), _per_channel(std, 1.0, first)
 
     def function(pixels: Tensor) -> Tensor:
         x = (pixels - mean) / std
@@ -48,21 +54,36 @@ def pixel_view(model: nn.Module, batches: list[dict]) -> PixelView:
             output = output[-1]
         return output
 
-    images = [data['inputs'].float() * std + mean for data in prepared]
-    labels = [sample.get('gt_label') for data in prepared for sample in data['data_samples']] if classifier else [None]
-    one_each = all(label is not None and label.numel() == 1 for label in labels)
     return PixelView(
-        function,
-        images,
-        list(torch.cat(labels).split([len(batch) for batch in images])) if one_each else None,
-        model if classifier else model.backbone,
-        classifier,
-        std,
+        function=function,
+        images=[data['inputs'].float() * std + mean for data in prepared],
+        labels=_labels(prepared) if classifier else None,
+        part=model if classifier else model.backbone,
+        classifier=classifier,
+        std=std,
     )
 
 
+def _per_channel(values: Tensor | None, default: float, like: Tensor) -> Tensor:
+    """Normalisation values as (C, 1, 1), or the default as (1, 1, 1)."""
+    if values is None:
+        return like.new_full((1, 1, 1), default)
+    return values.to(like).view(-1, 1, 1)
+
+
+def _labels(prepared: list[dict]) -> list[Tensor] | None:
+    """The labels of each batch, None where an image does not have exactly one."""
+    batches = []
+    for data in prepared:
+        labels = [sample.get('gt_label') for sample in data['data_samples']]
+        if any(label is None or label.numel() != 1 for label in labels):
+            return None
+        batches.append(torch.cat(labels))
+    return batches
+
+
 def _is_classifier(model: nn.Module, image: Tensor) -> bool:
-    """Whether it is an image classifier with one tensor of logits; by name, since a detector's run need not import mmpretrain."""
+    """Whether it is an image classifier with one tensor of logits; by name, so that mmpretrain need not be imported."""
     if 'BaseClassifier' not in (kind.__name__ for kind in type(model).__mro__):
         return False
     with torch.no_grad():

@@ -22,12 +22,14 @@ def transmitting_profile(
     Args:
         model: A network of OpenMMLab, its weights loaded.
         batches: What its test data loader yields.
-        taps: Module paths or tap dicts, shallow to deep, or a preset's name.
+        taps: Module paths or tap dicts, shallow to deep, or the name of a preset.
         input_shape: (C, H, W) of the dry run that looks for maps overwritten in place.
         center: As in :func:`mmlckd.functional.transmitting_norm`.
 
     Returns:
-        (pairs, images), on the CPU, in squared feature units.
+        (pairs, images), on the CPU, in squared feature units. Not differentiable.
+
+    Source: LONDON (Shang et al., ICCV 2021), the transmitting matrix.
     """
     taps = parse_taps(taps, model, 'model')
     overwritten = dry_run(model, taps, input_shape, 'model').overwritten
@@ -38,14 +40,20 @@ def transmitting_profile(
             with FeatureTap(model, taps, copy=overwritten) as feats:
                 model(**data, mode='tensor')
             maps = [feats[tap] for tap in taps]
-            columns.append(
-                torch.stack(
-                    [transmitting_norm(before, after, center=center) for before, after in zip(maps, maps[1:])]
-                ).cpu()
-            )
+            norms = [transmitting_norm(before, after, center=center) for before, after in zip(maps, maps[1:])]
+            columns.append(torch.stack(norms).cpu())
     return torch.cat(columns, dim=1)
 
 
 def profile_distance(student: Tensor, teacher: Tensor) -> float:
-    """Mean over pairs and images of |log(student / teacher)|; e to this power is the typical factor between the two."""
+    """Mean over pairs and images of |log(student / teacher)|.
+
+    Args:
+        student, teacher: (pairs, images), positive, of :func:`transmitting_profile`.
+
+    Returns:
+        A number without unit; e to this power is the typical factor between the two.
+
+    Source: this project.
+    """
     return (student / teacher).log().abs().mean().item()

@@ -1,8 +1,8 @@
 """Accuracy of a classifier under noise and under attack.
 
-The attacks are these few lines and no library's: checked against captum.robust, ART, foolbox and torchattacks they are identical at equal
-settings, while captum's default threshold drops the small gradients of pixel units, which weakens the attack, and the others bring pins
-or unmaintained dependencies.
+The attacks are these few lines and no library's. At equal settings they are identical to captum.robust, ART, foolbox
+and torchattacks. Captum's default threshold drops small gradients, as those in pixel units are, which weakens the
+attack; the others bring pinned or unmaintained dependencies.
 """
 
 from __future__ import annotations
@@ -67,25 +67,33 @@ def robust_accuracy(
         batches: Such images and their labels, on one device.
         sigmas: Standard deviations of Gaussian noise, in pixel values.
         epsilons: Radii of the attacks in the maximum norm, in pixel values.
-        seed: Of noise and random starts, the same for every network that is compared.
+        seed: Of noise and random starts. Give the same to every network that is compared.
         attacks: Which of the two are run.
         progress: Wraps the list of what is measured, a pair of kind and strength each.
 
     Returns:
-        'noise', one number a sigma, and for each attack one an epsilon.
+        'noise', one number for each sigma, and for each attack one for each epsilon.
+
+    Source: FGSM of Goodfellow et al. (2015), PGD of Madry et al. (2018).
     """
-    changes = dict(
-        noise=lambda images, labels, sigma, generator: with_noise(images, sigma, generator),
-        fgsm=lambda images, labels, epsilon, generator: fgsm(logits, images, labels, epsilon),
-        pgd=lambda images, labels, epsilon, generator: pgd(logits, images, labels, epsilon, generator),
-    )
+
+    def changed(kind: str, images: Tensor, labels: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+        if kind == 'noise':
+            return with_noise(images, strength, generator)
+        if kind == 'fgsm':
+            return fgsm(logits, images, labels, strength)
+        return pgd(logits, images, labels, strength, generator)
+
+    cells = [('noise', sigma) for sigma in sigmas]
+    for attack in attacks:
+        cells += [(attack, epsilon) for epsilon in epsilons]
     result: dict[str, list[float]] = {kind: [] for kind in ('noise', *attacks)}
-    cells = [('noise', sigma) for sigma in sigmas] + [(kind, epsilon) for kind in attacks for epsilon in epsilons]
+    total = sum(len(labels) for _, labels in batches)
     for kind, strength in progress(cells):
         generator = torch.Generator().manual_seed(seed)
-        right = sum(
-            (logits(changes[kind](images, labels, strength, generator)).argmax(1) == labels).sum().item()
-            for images, labels in batches
-        )
-        result[kind].append(100 * right / sum(len(labels) for _, labels in batches))
+        right = 0
+        for images, labels in batches:
+            predicted = logits(changed(kind, images, labels, strength, generator)).argmax(1)
+            right += (predicted == labels).sum().item()
+        result[kind].append(100 * right / total)
     return result

@@ -1,32 +1,35 @@
-"""Checkpoints on disk: written whole or not at all, and the one to resume from."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
 import re
-import zipfile
+import socket
 from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
-from mmengine.logging import print_log
 
-LAST = 'last_checkpoint'  # MMEngine's file that names the newest checkpoint
+_HOST = socket.gethostname().replace('.', '_')
+_PART = re.compile(r'(.+?)(?:\.([^.]+)-(\d+))?\.part')  # a file's name, and the machine and process that write it
 
 
 @register_backend('mmlckd.atomic')
 class AtomicBackend(LocalBackend):
     """Local files that appear under their names only when all of their bytes are on the disk.
 
-    The bytes go to ``<name>.part`` first. A killed process may leave that file behind; the next write of the name takes it over.
+    The bytes go to ``<name>.<machine>-<process>.part`` first. A killed process may leave that file behind; the next
+    write of the same name removes it.
 
     Raises:
-        OSError: The disk is full, or the folder cannot be written; what stood under the name stands, and no part is left.
+        OSError: The disk is full, or the folder cannot be written. The file keeps its old content, and no part is left.
     """
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        path, part = Path(filepath), Path(f'{filepath}.part')
+        path = Path(filepath)
+        part = path.with_name(f'{path.name}.{_HOST}-{os.getpid()}.part')
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent, path.name)
         try:
             with open(part, 'wb') as file:
                 file.write(obj)
@@ -35,57 +38,49 @@ class AtomicBackend(LocalBackend):
             os.replace(part, path)
         except OSError as error:
             part.unlink(missing_ok=True)
-            error.filename = str(path)
+            error.filename, error.filename2 = str(path), None
             raise
+        with contextlib.suppress(OSError):  # the name as well, where the file system can
+            _sync_folder(path.parent)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         self.put(obj.encode(encoding), filepath)
 
 
-def newest_checkpoint(work_dir: str | Path) -> str | None:
-    """The checkpoint to resume from: the last one that was written or, where that is broken or gone, the newest sound one beside it.
+def remove_leftovers(folder: str | Path, name: str | None = None, alone: bool = False) -> None:
+    """Remove half-written files whose writers were killed.
 
-    Returns:
-        None, where no checkpoint was ever written.
-
-    Raises:
-        ValueError: There are checkpoints, and all of them are broken.
+    Args:
+        folder: Where to look.
+        name: The file that they were to become; None: any checkpoint (``.pth``).
+        alone: Nobody else writes to the folder, so parts of other machines' processes are left over too.
     """
-    folder, pointer = Path(work_dir), Path(work_dir) / LAST
-    named = (
-        pointer.read_text().strip() if pointer.is_file() else ''
-    )  # empty, if a kill or a full disk cut its writing short
-    folders = dict.fromkeys([Path(named).parent, folder] if named else [folder])
-    others = sorted(
-        (
-            path
-            for place in folders
-            for path in place.glob('*.pth')
-            if re.fullmatch(r'(epoch|iter)_\d+|preempted', path.stem)
-        ),
-        key=lambda path: path.stat().st_mtime,
-        reverse=True,
-    )
-    candidates = dict.fromkeys([Path(named), folder / Path(named).name, *others] if named else others)
-    broken = []
-    for path in candidates:
-        if _is_sound(path):
-            return str(path)
-        if path.exists():
-            broken.append(str(path))
-            print_log(f'checkpoint {path} is broken and passed over', 'current', logging.WARNING)
-    if broken:
-        raise ValueError(
-            f'{work_dir} has no sound checkpoint to resume from, {", ".join(broken)} being broken: '
-            'train anew without --resume, or name another checkpoint behind it'
-        )
-    return None
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            found = _PART.fullmatch(entry.name)
+            wanted = found and (found[1].endswith('.pth') if name is None else found[1] == name)
+            if wanted and (alone or not _may_be_written(found[2], found[3])):
+                os.unlink(entry.path)
 
 
-def _is_sound(path: Path) -> bool:
-    """Whether a checkpoint's archive is complete and its check sums are right."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile):
+def _may_be_written(host: str | None, process: str | None) -> bool:
+    """Whether the writer of a part may be at work: it is on another machine, or is running here."""
+    if host is None:  # as an earlier version of this package named parts
         return False
+    if host != _HOST or int(process) == os.getpid():
+        return host != _HOST
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        pass
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -6,10 +6,15 @@ import atexit
 import logging
 import os
 import time
+from typing import Any
 
+import mmcv.cnn  # noqa: F401  registers the norm layers
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.registry import MODELS
+
+from mmlckd.registry import class_of
 
 # What each launcher calls rank, world size and local rank.
 RANK_VARIABLES = dict(
@@ -22,8 +27,13 @@ RANK_VARIABLES = dict(
 def init_processes(config: Config) -> None:
     """Join the other processes of a CPU job; with a GPU MMEngine does it.
 
-    MMEngine's own start-up picks a GPU for each process, which fails without one. Here the group is gloo's, the DDP
-    wrapper gets no device, and synchronised batch norms, which are GPU only, become ordinary ones.
+    MMEngine picks a GPU for each process, which fails without one. Here the process group is gloo's, the DDP wrapper
+    gets no device, and synchronised batch norms, which need a GPU, become ordinary ones.
+
+    Raises:
+        ValueError: The launcher's environment variables are not set.
+
+    Source: this project.
     """
     if config.launcher == 'none':
         return
@@ -47,26 +57,38 @@ def init_processes(config: Config) -> None:
             broadcast_buffers=False,
             find_unused_parameters=config.get('find_unused_parameters', False),
         )
-    if any([_replace_sync_bn(config.model), config.pop('sync_bn', None)]):
+    replaced, asked = _replace_sync_bn(config.model), config.pop('sync_bn', None)
+    if replaced or asked:
         print_log(
-            'SyncBN needs a GPU: BN takes its place, each process normalising by its own share of the batch',
+            'SyncBN needs a GPU: BN takes its place, and each process normalises by its own share of the batch',
             'current',
             logging.WARNING,
         )
 
 
 def _leave_group() -> None:
-    """Before the interpreter ends: a thread of gloo's that is about to let go of its last tensor waits for the interpreter's lock, is
-    refused it once that is ending, and then aborts the process."""
-    time.sleep(0.2)  # in which the lock is free
+    """Leave the group before the interpreter ends.
+
+    gloo's worker may need the GIL to free its last tensor; during shutdown that aborts the process.
+    """
+    time.sleep(0.2)  # the GIL is free meanwhile
     torch.distributed.destroy_process_group()
 
 
-def _replace_sync_bn(node) -> bool:
-    """Turn norm layers of type SyncBN into BN throughout a model config; whether there were any."""
-    children = node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ()
-    found = any(_replace_sync_bn(child) for child in children)
-    if isinstance(node, dict) and node.get('type') == 'SyncBN':
+def _replace_sync_bn(node: Any) -> bool:
+    """Turn norm layers that synchronise into BN throughout a model config; whether there were any."""
+    children = ()
+    if isinstance(node, dict):
+        children = tuple(node.values())
+    elif isinstance(node, (list, tuple)):
+        children = node
+    found = [_replace_sync_bn(child) for child in children]
+    if isinstance(node, dict) and _is_sync_bn(node.get('type')):
         node['type'] = 'BN'
         return True
-    return found
+    return any(found)
+
+
+def _is_sync_bn(spec: str | type | None) -> bool:
+    kind = class_of(spec, MODELS)
+    return isinstance(kind, type) and issubclass(kind, torch.nn.SyncBatchNorm)

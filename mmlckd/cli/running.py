@@ -6,22 +6,31 @@ import argparse
 import logging
 import os
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Callable
 
 from mmengine.config import Config
+from mmengine.registry import MODEL_WRAPPERS, RUNNERS, init_default_scope
+from mmengine.runner import Runner
 
 from mmlckd.checkpoints import install_safe_loader, trust_checkpoints
-from mmlckd.config import override, read_config
+from mmlckd.config import host_of, is_distiller, override, read_config
+from mmlckd.registry import class_of, same_type
+from mmlckd.validation import check_distiller, check_run, in_words
 
 from .errors import sentence_of
 
 
 def run_tool(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
-    """Parse arguments and run; a wrong input ends in one sentence and exit code 1, an interruption in 130, SIGTERM in 143."""
+    """Parse arguments and run.
+
+    A wrong input ends in one sentence and exit code 1, an interruption by hand in 130, SIGTERM in 143.
+    """
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
-    logging.raiseExceptions = args.debug  # a log line that finds the disk full is no reason for a traceback
+    logging.raiseExceptions = args.debug  # a log line that cannot be written to a full disk needs no traceback
     install_safe_loader()
     if getattr(args, 'trust_checkpoints', False):
         trust_checkpoints()
@@ -42,11 +51,15 @@ def read_run_config(args: argparse.Namespace) -> Config:
     """The config a tool is given, with the overrides of its command line.
 
     Raises:
-        FileNotFoundError, ValueError: There is no such config, it is broken, has no model, or an override does not fit it.
+        FileNotFoundError, ValueError: There is no such config, it is broken, it has no model, an override does not fit
+            it, or a field has a wrong form.
     """
     config = override(read_config(args.config), args.cfg_options)
-    if not isinstance(config.get('model'), dict):
+    if config.get('model') is None:
         raise ValueError(f'config {args.config!r} has no model: give one that trains a network, not a part of one')
+    check_run(config)
+    if is_distiller(config.model):
+        check_distiller(config.model)
     return config
 
 
@@ -65,13 +78,22 @@ def load_run_config(args: argparse.Namespace) -> Config:
     return config
 
 
+def enter_scope(config: Config) -> None:
+    """Let names of the config's library be looked up from now on, in a tool that builds models itself."""
+    host = host_of(config) or 'mmengine'
+    init_default_scope(host)
+    if find_spec(f'{host}.models') is not None:
+        import_module(f'{host}.models')
+
+
 def check_folder(option: str, folder: str | Path) -> None:
     """See before a run that what it will write can be written; nothing is made yet.
 
     Raises:
         NotADirectoryError, PermissionError: The folder that an option names is a file, or cannot be made or written.
     """
-    there = next(path for path in (Path(folder).absolute(), *Path(folder).absolute().parents) if path.exists())
+    wanted = Path(folder).absolute()
+    there = next(path for path in (wanted, *wanted.parents) if path.exists())
     if not there.is_dir():
         raise NotADirectoryError(f'{option} is {str(folder)!r}, and {str(there)!r} is a file: name a folder')
     if not os.access(there, os.W_OK | os.X_OK):
@@ -81,15 +103,21 @@ def check_folder(option: str, folder: str | Path) -> None:
 
 
 def _refuse_sharding(config: Config) -> None:
-    wrapper = str((config.get('model_wrapper_cfg') or {}).get('type', ''))
+    wrapper = (config.get('model_wrapper_cfg') or {}).get('type')
+    kind, runner = class_of(wrapper, MODEL_WRAPPERS), config.get('runner_type')
     asked = {
         'strategy': config.get('strategy'),
-        'runner_type': config.get('runner_type'),
-        'model_wrapper_cfg.type': wrapper if 'FullySharded' in wrapper else None,
+        'runner_type': None if same_type(runner, RUNNERS, Runner) else runner,
+        'model_wrapper_cfg.type': wrapper if 'FullyShardedDataParallel' in _bases(kind) else None,
     }
     for field, value in asked.items():
-        if value not in (None, 'Runner'):
+        if value is not None:
             raise ValueError(
-                f'{field} is {value!r}, and FSDP and DeepSpeed are not supported: they shard what is trained, here the small '
-                'student, and not the frozen teacher; take it out and train by DDP, tools/dist_train.sh'
+                f'{field} is {in_words(value)}, and FSDP and DeepSpeed are not supported: they shard what is trained, '
+                'which is the small student, and not the frozen teacher; take it out and train by DDP, '
+                'tools/dist_train.sh'
             )
+
+
+def _bases(kind: type | None) -> set[str]:
+    return {base.__name__ for base in getattr(kind, '__mro__', ())}

@@ -1,32 +1,41 @@
-"""All that a distilled student has beyond itself: the teacher, the connectors and the losses."""
+"""All that a distilled student has beyond itself: the teachers, the connectors and the losses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import copy
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmlckd.registry import MODELS
-from mmlckd.taps import FeatureTap, ForwardFailed, Tap, default_input_shape, dry_run, parse_taps
+from mmlckd.taps import DryRun, FeatureTap, Preprocessing, Tap, dry_run
 
 from .connectors import Connector
 from .frozen_teacher import FrozenTeacher
+from .gradient_check import check_gradients
 from .loss_entry import LossEntry
+from .views import check_views
 
 
 class Distillation(nn.Module):
-    """A frozen teacher, and what compares a student with it.
+    """Frozen teachers, and what compares a student with them.
 
-    Its children are what is trained and saved beside the student: ``connectors`` and ``losses``. The teacher is no
-    module, so it is neither. It moves between devices with this module, and copies share it.
+    Its children are what is trained and saved beside the student: ``connectors`` and ``losses``. The teachers are no
+    modules, so they are neither. They move between devices with this module, and copies share them.
 
     Args:
         student: The network to train.
-        teacher, losses, taps, input_shape: See :class:`LipschitzDistiller`.
+        teachers: Name to the spec of a teacher, see :class:`FrozenTeacher`. The name of the only one is 'teacher'.
+        losses, taps, input_shape, view: See :class:`LipschitzDistiller`.
+
+    Attributes:
+        teachers: Name to :class:`FrozenTeacher`.
+        entries: The losses, with what each compares.
+        checked: Whether a training step has been looked at, see :meth:`compare`.
 
     Raises:
         ValueError: A field is wrong; the message names it, its value and what would work.
@@ -37,7 +46,7 @@ class Distillation(nn.Module):
     def __init__(
         self,
         student: nn.Module,
-        teacher: str | dict,
+        teachers: Mapping[str, str | dict | nn.Module],
         losses: dict[str, dict | None],
         taps: None | str | Sequence | dict,
         input_shape: Sequence[int] | None,
@@ -46,123 +55,126 @@ class Distillation(nn.Module):
         super().__init__()
         self.connectors = nn.ModuleDict()
         self.losses = nn.ModuleDict()
-        self.teacher = FrozenTeacher(teacher)
-        self.view = None if view is None else MODELS.build(view)
-        losses = {name: cfg for name, cfg in losses.items() if cfg is not None}  # None switches an entry off
-        if not losses:
+        self.teachers = {name: FrozenTeacher(spec, name) for name, spec in teachers.items()}
+        self.entries = [
+            LossEntry.build(name, cfg, taps, student, self.teachers)
+            for name, cfg in losses.items()
+            if cfg is not None  # None switches an entry off
+        ]
+        if not self.entries:
             raise ValueError(
                 'losses has no entry, and the student would learn alone: give one, or train the student config'
             )
-        self.entries = [self._entry(name, cfg, taps, student) for name, cfg in losses.items()]
-        if self.view is not None and all(entry.views == 'first' for entry in self.entries):
-            raise ValueError(
-                "view is set, and no loss looks at the second view: give one views='both', or take view out"
-            )
-        self.student_taps = list(dict.fromkeys(tap for entry in self.entries for tap in entry.student_taps))
-        for size in (16, 32, 64):
-            try:
-                self._connect(student, tuple(input_shape or default_input_shape(student, size)))
-                break
-            except ForwardFailed:
-                if input_shape is not None or size == 64:
-                    raise
+        self.losses.update({entry.name: entry.loss for entry in self.entries})
+        self.view = None if view is None else MODELS.build(view)
+        check_views(self.view, {entry.name: entry.views for entry in self.entries})
+        self.student_taps = _taps_of(self.entries, 'student')
+        self.pixel_std = Preprocessing.of(student.data_preprocessor).std
+        self.checked = False
+        self._connect(student, input_shape)
 
-    def _entry(self, name: str, cfg: dict, taps: Any, student: nn.Module) -> LossEntry:
-        cfg = dict(cfg)
-        spec = cfg.pop('taps', taps)
-        connectors, max_share, views = cfg.pop('connectors', False), cfg.pop('max_share', None), cfg.pop('views', None)
-        if spec is None:
-            raise ValueError(f'losses.{name} has no taps and the distiller none to share: list the modules to compare')
-        if not isinstance(connectors, bool):
-            raise ValueError(f'losses.{name}.connectors is {connectors!r}: choose True or False')
-        if max_share is not None and not 0 < max_share < 1:
-            raise ValueError(f'losses.{name}.max_share is {max_share}: give a part of the total between 0 and 1')
-        spec = spec if isinstance(spec, dict) else dict(student=spec, teacher=spec)
-        if set(spec) != {'student', 'teacher'}:
-            raise ValueError(f'taps has the fields {sorted(spec)}: give a list, or dict(student=[...], teacher=[...])')
-        student_taps = parse_taps(spec['student'], student, 'student')
-        teacher_taps = parse_taps(spec['teacher'], self.teacher.model, 'teacher')
-        if len(student_taps) != len(teacher_taps) or not student_taps:
-            raise ValueError(
-                f'losses.{name} has {len(student_taps)} student taps and {len(teacher_taps)} teacher taps: '
-                'both lists need the same number, at least one'
-            )
-        try:
-            loss = self.losses[name] = MODELS.build(cfg)
-        except ValueError as error:  # it begins with the field
-            raise ValueError(f'losses.{name}.{error}') from error
-        keys = [_connector_key(*pair) for pair in zip(student_taps, teacher_taps)] if connectors else None
-        entry = LossEntry(name, loss, student_taps, teacher_taps, keys, max_share, self._views(name, loss, views))
-        entry.attach(self.teacher.model)
-        return entry
+    @property
+    def teacher(self) -> FrozenTeacher:
+        """The only teacher.
 
-    def _views(self, name: str, loss: nn.Module, asked: str | None) -> str:
-        """Which views an entry compares: what it asks for, else what its loss is made for."""
-        if asked not in (None, 'first', 'second', 'both'):
-            raise ValueError(f"losses.{name}.views is {asked!r}: choose 'first', 'second' or 'both'")
-        wanted = getattr(loss, 'views', 'first')
-        if wanted == 'both' and asked in ('first', 'second'):
-            raise ValueError(
-                f'losses.{name}.views is {asked!r}, and {type(loss).__name__} needs both: leave `views` out'
-            )
-        views = asked or wanted
-        if views != 'first' and self.view is None:
-            raise ValueError(
-                f"losses.{name} compares two views, and the distiller has no `view`: set view=dict(type='mmlckd.MixedView')"
-            )
-        return views
+        Raises:
+            AttributeError: There are several.
+        """
+        if len(self.teachers) > 1:
+            raise AttributeError(f'there are several teachers: take one of distiller.teachers, {list(self.teachers)}')
+        return next(iter(self.teachers.values()))
 
-    def _connect(self, student: nn.Module, input_shape: tuple[int, ...]) -> None:
-        """Dry runs of both networks: find shapes, make the connectors, and learn where the teacher may stop."""
-        teacher_taps = list(dict.fromkeys(tap for entry in self.entries for tap in entry.teacher_taps))
-        run = dry_run(student, self.student_taps, input_shape, 'student')
-        self.overwritten, self.last_calls = run.overwritten, run.last_calls
-        teacher_shapes = self.teacher.prepare(teacher_taps, student, input_shape)
-        for entry in self.entries:
-            for key, ours, theirs in zip(entry.connectors or (), entry.student_taps, entry.teacher_taps):
-                shapes = run.shapes[ours], teacher_shapes[theirs]
-                if any(len(shape) != 4 for shape in shapes):
-                    raise ValueError(
-                        f'losses.{entry.name} wants connectors between {ours}, which gives {shapes[0]}, and {theirs}, '
-                        f'{shapes[1]}: connectors join maps (B, C, H, W); lay tokens out with a `grid` on the tap'
-                    )
-                if key not in self.connectors:
-                    self.connectors[key] = Connector(shapes[0][1], shapes[1][1])
+    def _connect(self, student: nn.Module, input_shape: Sequence[int] | None) -> None:
+        """Dry runs of all networks: find shapes, make the connectors, and learn where a teacher may stop."""
+        ours = dry_run(student, self.student_taps, input_shape, 'student', trained=True)
+        self.overwritten, self.last_calls = ours.overwritten, ours.last_calls
+        for name, teacher in self.teachers.items():
+            entries = [entry for entry in self.entries if entry.teacher == name]
+            if not entries:
+                raise ValueError(
+                    f'{teacher.field} is compared by no loss: name it in an entry of losses, or take it out'
+                )
+            theirs = teacher.prepare(_taps_of(entries, 'teacher'), student, ours.input_shape, input_shape)
+            for entry in entries:
+                self._add_connectors(entry, ours, theirs)
+                entry.check_channels([theirs.shapes[tap][1] for tap in entry.teacher_taps])
+
+    def _add_connectors(self, entry: LossEntry, ours: DryRun, theirs: DryRun) -> None:
+        for key, student_tap, teacher_tap in zip(entry.connectors or (), entry.student_taps, entry.teacher_taps):
+            student, teacher = ours.shapes[student_tap], theirs.shapes[teacher_tap]
+            if len(student) != 4 or len(teacher) != 4:
+                raise ValueError(
+                    f'losses.{entry.name} wants connectors between {student_tap}, which gives {student}, and '
+                    f'{teacher_tap}, {teacher}: connectors join maps (B, C, H, W); lay tokens out with a `grid` on the tap'
+                )
+            if key not in self.connectors:
+                self.connectors[key] = Connector(student[1], teacher[1])
 
     def views_of(self, inputs: Tensor, data_samples: list | None) -> list[Tensor]:
-        """The batch, and its second view where there is one."""
+        """The batch, and its second view where there is one.
+
+        Raises:
+            ValueError: The inputs are not one tensor of images.
+        """
+        if not isinstance(inputs, Tensor):
+            parts = f' of {", ".join(map(repr, inputs))}' if isinstance(inputs, dict) else ''
+            raise ValueError(
+                f"the batch's inputs are a {type(inputs).__name__}{parts}, and distillation needs one tensor (B, C, H, W): "
+                'let data_preprocessor stack the images; batches of several views or branches (self-supervised, '
+                'semi-supervised) cannot be distilled'
+            )
         if self.view is None:
             return [inputs]
         with torch.no_grad():
-            return [inputs, self.view(inputs, data_samples)]
+            second = self.view(inputs, data_samples)
+            change = second - inputs
+            if self.pixel_std is not None:
+                change = change * self.pixel_std.to(change).view(-1, 1, 1)
+            for entry in self._looking():
+                entry.see_views(change.flatten(1).norm(dim=1))
+        return [inputs, second]
 
-    def targets(self, views: list[Tensor], data_samples: list | None) -> dict[str, Any]:
-        """What each loss needs of the teacher for this batch, by its name; the teacher's maps are free again afterwards."""
-        feats = [self.teacher(view, data_samples) for view in views]
+    def targets(self, views: Sequence[Tensor], data_samples: list | None) -> dict[str, Any]:
+        """What each loss needs of its teacher for this batch, by the loss's name; the teachers' maps are free again then."""
         targets = {}
-        for entry in self.entries:
-            if len(views) > 1:
-                entry.see_views((views[1] - views[0]).flatten(1).norm(dim=1))
-            targets[entry.name] = entry.targets(entry.select(feats, entry.teacher_taps), data_samples)
+        for name, teacher in self.teachers.items():
+            feats = [teacher(views[0], data_samples)]
+            looking = [entry for entry in self._looking() if entry.teacher == name]
+            if looking:
+                feats.append(teacher(views[1], data_samples, _taps_of(looking, 'teacher')))
+            for entry in self.entries:
+                if entry.teacher == name:
+                    targets[entry.name] = entry.targets(entry.select(feats, entry.teacher_taps), data_samples)
+            del feats
         return targets
 
     def tapped(self, student: nn.Module) -> FeatureTap:
         """A context in which the student's forward leaves its tapped maps."""
         return FeatureTap(student, self.student_taps, copy=self.overwritten)
 
-    @contextmanager
-    def tapped_second(self, student: nn.Module) -> Iterator[FeatureTap]:
-        """The same for the second view: the forward ends at the deepest tap, and moves no running statistics."""
-        with ExitStack() as stack:
-            for module in student.modules():
-                if isinstance(module, _BatchNorm) and module.track_running_stats:
-                    module.track_running_stats = False
-                    stack.callback(setattr, module, 'track_running_stats', True)
-            yield stack.enter_context(FeatureTap(student, self.student_taps, self.last_calls, self.overwritten))
+    def tapped_second(self, student: nn.Module) -> FeatureTap:
+        """The same for the second view, whose forward ends at the deepest tap that a loss looks at there."""
+        return FeatureTap(student, _taps_of(self._looking(), 'student'), self.last_calls, self.overwritten)
 
-    def compare(self, student_feats: list[FeatureTap], targets: dict[str, Any]) -> dict[str, Tensor]:
-        """Every distillation loss by its key in the log; ``targets`` are used up."""
-        connected: dict[str, Tensor] = {}
+    def _looking(self) -> list[LossEntry]:
+        """The losses that look at the second view."""
+        return [entry for entry in self.entries if entry.views != 'first']
+
+    def compare(self, student_feats: Sequence[FeatureTap], targets: dict[str, Any]) -> dict[str, Tensor]:
+        """Every distillation loss by its key in the log; ``targets`` are used up.
+
+        ``student_feats`` are of the forwards of the first view, and of the second where there is one.
+
+        The first training step is looked at: whether every loss can teach the student anything.
+
+        Raises:
+            ValueError: It cannot, or a map was overwritten in place.
+        """
+        for feats in student_feats:
+            feats.refuse_overwritten('student')
+        if not self.checked and student_feats[0].model.training and torch.is_grad_enabled():
+            self._check(student_feats[0])
+        connected: dict[tuple[str, str], Tensor] = {}
         losses = {}
         for entry in self.entries:
             maps = entry.select(student_feats, entry.student_taps)
@@ -172,6 +184,13 @@ class Distillation(nn.Module):
                 maps[i] = connected[key, entry.views]
             losses[entry.key] = entry.compare(maps, targets.pop(entry.name))
         return losses
+
+    def _check(self, student_feats: FeatureTap) -> None:
+        check_gradients(self.entries, student_feats)
+        for entry in self.entries:
+            for warning in entry.warnings([student_feats[tap].shape for tap in entry.student_taps]):
+                print_log(warning, 'current', logging.WARNING)
+        self.checked = True
 
     def capped(self, losses: dict[str, Any], parse_losses: Callable[[dict], tuple]) -> dict[str, Any]:
         """Scale down entries above their ``max_share``, measured against the uncapped rest, without leaving the device.
@@ -189,12 +208,24 @@ class Distillation(nn.Module):
             losses[name] = losses[name] * torch.where(value > bound, bound / value, 1.0)
         return losses
 
+    def __deepcopy__(self, memo: dict) -> Distillation:
+        """Copies share the teachers, and so do losses that refer to a teacher's modules."""
+        for teacher in self.teachers.values():
+            shared = (*teacher.model.modules(), *teacher.model.parameters(), *teacher.model.buffers())
+            memo.update({id(item): item for item in shared})
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin
+
     def _apply(self, fn: Callable, recurse: bool = True) -> Distillation:
         super()._apply(fn, recurse)
-        self.teacher.model._apply(fn)
+        for teacher in self.teachers.values():
+            teacher.model._apply(fn)
         return self
 
 
-def _connector_key(student: Tap, teacher: Tap) -> str:
-    """A connector's name in checkpoints. It is a format: files of every version are found by it."""
-    return f'{student.key}--{teacher.key}'.replace('.', '_')
+def _taps_of(entries: Sequence[LossEntry], side: str) -> list[Tap]:
+    """The taps of some losses on the student or on the teacher, each once."""
+    taps = [entry.student_taps if side == 'student' else entry.teacher_taps for entry in entries]
+    return list(dict.fromkeys(tap for of_entry in taps for tap in of_entry))

@@ -17,14 +17,15 @@ from torch.overrides import TorchFunctionMode
 from mmlckd.checkpoints import load_weights
 from mmlckd.config import bare_model, find_file, read_config
 from mmlckd.registry import MODELS
-from mmlckd.taps import FeatureTap, InputAdapter, Tap, dry_run
+from mmlckd.taps import DryRun, FeatureTap, ForwardFailed, InputAdapter, Tap, dry_run, host_of, input_shapes
 
-OPTIONS = ('checkpoint', 'norm_stats', 'precision')
+from .fields import teacher_fields
+
 PRECISIONS = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 
 
 class _Zeros(TorchFunctionMode):
-    """Within it torch's initialisers write zeros: random numbers take time, and a checkpoint will replace them one and all."""
+    """Torch's initialisers write zeros: random numbers take time, and the checkpoint replaces all of them anyway."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -36,55 +37,57 @@ class _Zeros(TorchFunctionMode):
 class FrozenTeacher:
     """A network in evaluation mode without gradients.
 
-    It is not an ``nn.Module``, so that its owner neither trains, saves, averages nor synchronises it; copies of the
+    It is not an ``nn.Module``, so that its owner neither trains, saves, averages nor synchronises it. Copies of the
     owner share it.
 
     Args:
-        spec: The config's ``teacher``: a config path or package name (``mmdet::...``), a model dict, or a dict of
-            ``config`` or ``model``, with any of
+        spec: The config's ``teacher``: a config path or package name (``mmdet::...``), a model dict, a built model, or a
+            dict of ``config`` or ``model``, with any of
 
             - ``checkpoint``: path or http(s) address; None keeps the model's own initialisation;
             - ``norm_stats``: 'running', or 'batch' to let batch norms normalise by the batch's statistics, as OFD and
               LONDON do; running statistics are never touched;
-            - ``precision``: 'bf16' or 'fp16' runs the teacher alone under autocast of that type, 'fp32' keeps it out of one; None is as the
-              student runs. bf16 pays where the processor has units for it, fp16 on GPUs.
+            - ``precision``: 'bf16' or 'fp16' runs the teacher alone under autocast of that type, 'fp32' keeps it out of
+              one; None is as the student runs. bf16 pays where the processor has units for it, fp16 on GPUs.
+
+            A built model is frozen in place; without a checkpoint it keeps its weights.
+        name: Its name among several teachers, for messages.
 
     Raises:
         ValueError: The spec is not of that form.
         FileNotFoundError: The config does not exist.
+
+    Source: this project; ``norm_stats='batch'`` is OFD's and LONDON's code.
     """
 
-    def __init__(self, spec: str | dict):
-        spec = dict(config=spec) if isinstance(spec, str) else dict(spec)
-        if 'type' in spec:
-            options = {key: spec.pop(key) for key in OPTIONS if key in spec}
-            spec = dict(model=spec, **options)
-        unknown = set(spec) - {'config', 'model', *OPTIONS}
-        if unknown or ('config' in spec) == ('model' in spec):
-            raise ValueError(
-                f'teacher has the fields {sorted(spec)}: give config or model, and optionally {", ".join(OPTIONS)}'
-            )
+    def __init__(self, spec: str | dict | nn.Module, name: str = 'teacher'):
+        self.name = name if name == 'teacher' else f'teacher {name!r}'
+        self.field = field = name if name == 'teacher' else f'teachers.{name}'
+        spec = teacher_fields(spec, field)
         norm_stats = spec.get('norm_stats', 'running')
         if norm_stats not in ('running', 'batch'):
-            raise ValueError(f"teacher.norm_stats is {norm_stats!r}: choose 'running' or 'batch'")
+            raise ValueError(f"{field}.norm_stats is {norm_stats!r}: choose 'running' or 'batch'")
         self.precision: str | None = spec.get('precision')
         if self.precision not in (None, *PRECISIONS):
-            raise ValueError(
-                f'teacher.precision is {self.precision!r}: choose one of {", ".join(map(repr, PRECISIONS))}'
-            )
-        config = copy.deepcopy(spec['model']) if 'model' in spec else bare_model(read_config(spec['config']))
+            choices = ', '.join(map(repr, PRECISIONS))
+            raise ValueError(f'{field}.precision is {self.precision!r}: choose one of {choices}')
         self.checkpoint: str | None = spec.get('checkpoint')
-        with _Zeros() if self.checkpoint else nullcontext():
-            self.model: nn.Module = revert_sync_batchnorm(
-                MODELS.build(config)
-            )  # a frozen network has nothing to synchronise
+        self._loaded = isinstance(spec.get('model'), nn.Module) and self.checkpoint is None
+        model = self._build(spec)
+        self.model: nn.Module = revert_sync_batchnorm(model)  # a frozen network has nothing to synchronise
         self.model.requires_grad_(False).eval()
         if norm_stats == 'batch':
             for module in self.model.modules():
                 if isinstance(module, _BatchNorm):
                     module.train()
                     module.track_running_stats = False  # batch statistics in, running ones neither read nor written
-        self._loaded = False
+
+    def _build(self, spec: dict) -> nn.Module:
+        if isinstance(spec.get('model'), nn.Module):
+            return spec['model']
+        config = copy.deepcopy(spec['model']) if 'model' in spec else bare_model(read_config(spec['config']))
+        with _Zeros() if self.checkpoint else nullcontext():
+            return MODELS.build(config)
 
     def __deepcopy__(self, memo) -> FrozenTeacher:
         return self
@@ -93,53 +96,105 @@ class FrozenTeacher:
         """Load the weights, once; called where training starts, so that testing needs no teacher file.
 
         Raises:
-            FileNotFoundError, ValueError: The checkpoint is missing, unsafe, damaged, or does not fit.
+            FileNotFoundError, ValueError: The checkpoint is missing, unsafe, damaged, or does not fit, or weights are
+                integers or not finite.
         """
         if self._loaded:
             return
         if self.checkpoint is None:
-            print_log(
-                'teacher.checkpoint is not given: the teacher keeps its initial weights', 'current', logging.WARNING
-            )
+            message = f'{self.field}.checkpoint is not given: the teacher keeps its initial weights'
+            print_log(message, 'current', logging.WARNING)
             if hasattr(self.model, 'init_weights'):
                 self.model.init_weights()
         else:
-            load_weights(self.model, str(find_file(self.checkpoint) or self.checkpoint))
+            handle = self.model.register_load_state_dict_pre_hook(self._refuse_integers)
+            try:
+                load_weights(self.model, str(find_file(self.checkpoint) or self.checkpoint))
+            finally:
+                handle.remove()
+        self._refuse_what_is_not_finite()
         if self._in_half:
             self.model.to(memory_format=torch.channels_last)  # in which convolutions in half precision run fastest
         self._loaded = True
 
-    def prepare(self, taps: Sequence[Tap], student: nn.Module, input_shape: Sequence[int]) -> dict[Tap, tuple]:
-        """Settle what is tapped and how the student's input is read; returns the taps' shapes, by a dry run.
+    def _refuse_integers(self, model: nn.Module, weights: dict[str, Tensor], *args) -> None:
+        for name, own in model.state_dict().items():
+            given = weights.get(name, own)
+            if own.is_floating_point() and not given.is_floating_point():
+                raise ValueError(
+                    f'{self.field}.checkpoint is {self.checkpoint!r}, whose {name} is of {given.dtype}: '
+                    'quantised weights are not read, so give the file of the network in floating point'
+                )
+
+    def _refuse_what_is_not_finite(self) -> None:
+        for name, value in self.model.state_dict().items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise ValueError(
+                    f'{self.field}.checkpoint is {self.checkpoint!r}, and {name} has values that are not finite: '
+                    'the training that wrote it diverged, so give a checkpoint from before'
+                )
+
+    def prepare(
+        self,
+        taps: Sequence[Tap],
+        student: nn.Module,
+        student_shape: Sequence[int],
+        input_shape: Sequence[int] | None = None,
+    ) -> DryRun:
+        """Settle what is tapped and how the student's input is read, by a dry run.
+
+        Args:
+            taps: Places in the teacher.
+            student: The student, whose batches the teacher is to see.
+            student_shape: (C, H, W) of the student's dry run.
+            input_shape: The user's; its channels are the student's.
 
         Raises:
-            ValueError: Detectors and segmentors read image sizes off samples of their own kind, and the student's are others.
+            ValueError: Detectors and segmentors read image sizes off samples of their own kind, and the student's are
+                others; or the taps do not fit.
         """
-        host, students = (type(model).__module__.partition('.')[0] for model in (self.model, student))
-        if host in ('mmdet', 'mmseg') and students in ('mmpretrain', 'mmdet', 'mmseg') and host != students:
+        host, students = host_of(self.model), host_of(student)
+        if host in ('mmdet', 'mmseg') and students is not None and host != students:
             raise ValueError(
-                f"teacher is {host}'s {type(self.model).__name__} and student {students}'s {type(student).__name__}: "
+                f"{self.field} is {host}'s {type(self.model).__name__} and student {students}'s {type(student).__name__}: "
                 "give a teacher of the student's own task, or a classifier"
             )
         self.taps = taps
-        run = dry_run(self.model, taps, input_shape, 'teacher')
+        run = self._dry_run(input_shape)
         self.last_calls, self.overwritten = run.last_calls, run.overwritten
-        self.adapter = InputAdapter(student.data_preprocessor, self.model.data_preprocessor)
-        return run.shapes
+        channels = student_shape[0], run.input_shape[0]
+        self.adapter = InputAdapter(student.data_preprocessor, self.model.data_preprocessor, channels)
+        return run
+
+    def _dry_run(self, input_shape: Sequence[int] | None) -> DryRun:
+        if input_shape is None:
+            return dry_run(self.model, self.taps, None, self.name)
+        failure = None
+        for channels in dict.fromkeys(shape[0] for shape in input_shapes(self.model)):
+            try:
+                return dry_run(self.model, self.taps, (channels, *input_shape[1:]), self.name)
+            except ForwardFailed as error:
+                failure = failure or error
+        raise failure
 
     @torch.no_grad()
-    def __call__(self, inputs: Tensor, data_samples: list | None) -> FeatureTap:
-        """Tapped tensors of a batch that the student's preprocessor made; nothing beyond the deepest tap is run."""
+    def __call__(self, inputs: Tensor, data_samples: list | None, taps: Sequence[Tap] | None = None) -> FeatureTap:
+        """Tapped tensors of a batch that the student's preprocessor made; nothing beyond the deepest tap is run.
+
+        ``taps`` are some of those that were prepared; None: all of them.
+
+        Raises:
+            ValueError: A tapped map was overwritten in place, as it was not in the dry run; or as :meth:`load`.
+        """
         self.load()
-        with (
-            FeatureTap(self.model, self.taps, self.last_calls, self.overwritten) as feats,
-            self._autocast(inputs.device.type),
-        ):
+        if next(self.model.parameters()).device != inputs.device:
+            self.model.to(inputs.device)  # a copy of the student, which shares this teacher, was moved elsewhere
+        feats = FeatureTap(self.model, self.taps if taps is None else taps, self.last_calls, self.overwritten)
+        with feats, self._autocast(inputs.device.type):
             self.model(self.adapter(inputs, data_samples), data_samples, mode='tensor')
-        if self._in_half:
-            feats.maps.update(
-                {tap: feat.contiguous() for tap, feat in feats.maps.items()}
-            )  # as the student's are, which they meet
+        feats.refuse_overwritten(self.name)
+        if self._in_half:  # the student's maps, which they meet, are laid out so
+            feats.maps.update({tap: feat.contiguous() for tap, feat in feats.maps.items()})
         return feats
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import types
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from mmlckd.checkpoints import install_safe_loader
 from mmlckd.registry import MODELS
 
 from .distillation import Distillation
+from .fields import check_fields, check_student, named_teachers
 from .loss_entry import LossEntry
 
 
@@ -21,25 +23,33 @@ class LipschitzDistiller(nn.Module):
     """Train a student by its own losses and by distillation losses against a frozen teacher.
 
     What is built is the student itself, with one more child, ``distiller`` (:class:`Distillation`), which holds the
-    teacher, the connectors and the losses. Its class is made for it: a subclass of this one and of the student's own. So
+    teachers, the connectors and the losses. Its class is made for it: a subclass of this one and of the student's own. So
     the student's methods, properties and hooks are all there; checkpoints are student checkpoints; optimizer
-    constructors, EMA, DDP and ``isinstance`` meet the student as it is.
+    constructors, EMA, DDP and ``isinstance`` meet the student as it is. A subclass of this class that takes more
+    arguments overrides ``__new__``.
 
     Args:
         student: Model dict, or a built model, which is changed in place.
         teacher: See :class:`FrozenTeacher`.
         losses: Name to loss dict, or to None, which switches an inherited entry off. Beside the loss's own arguments an
             entry may have ``taps``, ``connectors`` (True: 1 x 1 convolution and batch norm to the teacher's channels,
-            shared between entries that compare the same taps) and ``max_share``: the largest part of the total that this
-            entry may make up, between 0 and 1. Above it the loss is scaled down; its gradient keeps its direction.
+            shared between entries that compare the same taps), ``teacher`` (which one, where there are several),
+            ``views`` ('first', 'second' or 'both': which views of a batch are compared) and ``max_share``: the largest part of the total that this entry may make up, between 0 and 1. Above it the loss
+            is scaled down; its gradient keeps its direction.
         taps: Taps of the entries that bring none: a list for both networks, the preset 'resnet_preact', or
             dict(student=..., teacher=...) of these. See :class:`mmlckd.taps.Tap` for the forms of one.
-        input_shape: (C, H, W) of the dry run. None: the channels of the first convolution, at the size the backbone is
-            fixed to, or the first of 16, 32 and 64 px at which no network fails.
+        input_shape: (C, H, W) of the dry run. None: the channels of the data preprocessor or of the first convolution, at
+            the size the backbone is made for, or at the first of 16, 32, 64, 128 and 224 px that the network takes.
         data_preprocessor: The student's, where the config has it at top level (mmpretrain's habit).
+        teachers: Name to teacher, in the place of ``teacher`` where there are several.
+        view: How a second view of each batch is made, for losses that look at it: dict(type='mmlckd.MixedView'),
+            dict(type='mmlckd.NoisyView'), or a registered class of yours, called as ``view(inputs, data_samples)``. The
+            student's own loss sees the first view only. Both views run in training mode, one after the other, and both
+            move the running statistics of batch norms.
 
     Raises:
-        ValueError: A field is wrong; the message names it, its value and what would work.
+        ValueError: A field is wrong; the message names it, its value and what would work. In training: the student's step
+            leaves the distillation losses out, or one of them teaches the student nothing.
 
     Source: this project; the training objective is LONDON's (ICCV 2021). The class is made as torch's FSDP2 makes its own.
     """
@@ -49,25 +59,30 @@ class LipschitzDistiller(nn.Module):
     def __new__(
         cls,
         student: dict | nn.Module,
-        teacher: str | dict,
-        losses: dict[str, dict | None],
+        teacher: None | str | dict | nn.Module = None,
+        losses: dict[str, dict | None] | None = None,
         taps: None | str | Sequence | dict = None,
         input_shape: Sequence[int] | None = None,
         data_preprocessor: dict | None = None,
+        teachers: dict[str, str | dict | nn.Module] | None = None,
         view: dict | None = None,
     ) -> LipschitzDistiller:
         install_safe_loader()
+        teachers = named_teachers(teacher, teachers)
+        check_fields(student, losses, input_shape)
         if not isinstance(student, nn.Module):
             student = copy.deepcopy(student)  # mmseg writes into the dict that it builds
             if data_preprocessor is not None:
                 student.setdefault('data_preprocessor', data_preprocessor)
             student = MODELS.build(student)
-        if hasattr(student, 'distiller'):
+        if isinstance(student, LipschitzDistiller):
             raise ValueError(
-                f'student {type(student).__name__} has a module or attribute called `distiller` already: rename it'
+                f'student is a {type(student).__name__}, which is distilled already: give the plain network'
             )
-        student.distiller = Distillation(student, teacher, losses, taps, input_shape, view)
+        check_student(student)
+        distillation = Distillation(student, teachers, losses, taps, input_shape, view)
         student.__class__ = _distilled(cls, type(student))
+        student.distiller = distillation
         return student
 
     def __init__(self, *args, **kwargs) -> None:
@@ -86,22 +101,41 @@ class LipschitzDistiller(nn.Module):
             with self.distiller.tapped_second(self) as feats:
                 super().forward(second, data_samples, mode='tensor')
             student_feats.append(feats)
+        if (
+            'loss' in losses
+        ):  # what MMEngine calls the total: mmpretrain's heads use that name, and the log would show theirs
+            losses['student.loss'] = losses.pop('loss')
         losses.update(self.distiller.compare(student_feats, targets))
         return self.distiller.capped(losses, self.parse_losses)
 
+    def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
+        """The student's own training step, which goes through :meth:`forward`.
+
+        Raises:
+            ValueError: It does not, so that no distillation loss is in it.
+        """
+        outputs = super().train_step(data, optim_wrapper)
+        if self.training and not self.distiller.checked:
+            raise ValueError(
+                f"student {type(self).student_class.__name__} has a train_step that does not call forward(mode='loss'), so no "
+                "distillation loss is in it: let it call self(**data, mode='loss')"
+            )
+        return outputs
+
     def init_weights(self) -> None:
-        """Initialise the student as its config says, and load the teacher; the connectors keep their own values."""
+        """Initialise the student as its config says, and load the teachers; the connectors keep their own values."""
         distiller = self._modules.pop('distiller')
         try:
             super().init_weights()
         finally:
             self._modules['distiller'] = distiller
-        distiller.teacher.load()
+        for teacher in distiller.teachers.values():
+            teacher.load()
 
     def __reduce_ex__(self, protocol: int) -> tuple:
         """Copies and pickles make the class anew: no module has it under a name."""
-        _, mixin, student_class = type(self).__mro__[:3]
-        return _blank, (mixin, student_class), self.__dict__
+        _, _, *state = super().__reduce_ex__(max(protocol, 2))
+        return _blank, (type(self).mixin, type(self).student_class), *state
 
 
 def entries_of(model: nn.Module) -> list[LossEntry]:
@@ -112,8 +146,22 @@ def entries_of(model: nn.Module) -> list[LossEntry]:
 @functools.cache
 def _distilled(mixin: type[LipschitzDistiller], student_class: type[nn.Module]) -> type:
     """The class of a distilled student. It counts as its student's package's, which is how hosts are told apart."""
-    name = f'Distilled{student_class.__name__}'
-    return type(student_class)(name, (mixin, student_class), dict(__module__=student_class.__module__))
+    fields = dict(
+        __module__=student_class.__module__,
+        __new__=_empty,
+        mixin=mixin,
+        student_class=student_class,
+    )
+    return types.new_class(
+        f'Distilled{student_class.__name__}', (mixin, student_class), {}, lambda body: body.update(fields)
+    )
+
+
+def _empty(cls: type, *args: Any, **kwargs: Any) -> nn.Module:
+    """``__new__`` of such a class: a student's methods may make an empty copy of themselves, as for any class."""
+    if args or kwargs:
+        raise TypeError(f'{cls.__name__} is made of a built student: use mmlckd.LipschitzDistiller')
+    return object.__new__(cls)
 
 
 def _blank(mixin: type[LipschitzDistiller], student_class: type[nn.Module]) -> LipschitzDistiller:

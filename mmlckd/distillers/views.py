@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmlckd.registry import MODELS
+
+VIEWS = ('first', 'second', 'both')
 
 
 @MODELS.register_module()
@@ -66,6 +68,37 @@ class NoisyView:
         """(B, C, H, W), preprocessed, to the same; padding stays as it is."""
         noise = self.std * torch.randn_like(inputs)
         return inputs + (noise * _valid(inputs, data_samples) if _padded(inputs, data_samples) else noise)
+
+
+def choose_views(name: str, loss: nn.Module, asked: str | None) -> str:
+    """Which views an entry of ``losses`` compares: what it asks for, else what its loss is made for.
+
+    Raises:
+        ValueError: There is no such choice, or the loss needs both views.
+    """
+    wanted = getattr(loss, 'views', 'first')
+    if asked is None:
+        return wanted
+    if asked not in VIEWS:
+        raise ValueError(f'losses.{name}.views is {asked!r}: choose one of {", ".join(map(repr, VIEWS))}')
+    if wanted == 'both' and asked != 'both':
+        raise ValueError(f'losses.{name}.views is {asked!r}, and {type(loss).__name__} needs both: leave `views` out')
+    return asked
+
+
+def check_views(view: object, views: dict[str, str]) -> None:
+    """See that there is a second view where some loss looks at it, and only there; ``views`` are those of each loss.
+
+    Raises:
+        ValueError: There is not.
+    """
+    looking = [name for name, chosen in views.items() if chosen != 'first']
+    if looking and view is None:
+        raise ValueError(
+            f"losses.{looking[0]} looks at a second view, and there is none: set view=dict(type='mmlckd.MixedView')"
+        )
+    if view is not None and not looking:
+        raise ValueError("view is set, and no loss looks at the second view: give one views='both', or leave view out")
 
 
 def _sizes(inputs: Tensor, data_samples: Sequence | None) -> list[tuple[int, int]]:

@@ -3,45 +3,52 @@
 from __future__ import annotations
 
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper
+from torch.utils.hooks import RemovableHandle
 
 from mmlckd.distillers import LipschitzDistiller
 from mmlckd.registry import HOOKS
 from mmlckd.unwrapped import unwrapped
+
+from .checks import RunLength, check_count, check_only_one, single_optimizer
 
 
 @HOOKS.register_module()
 class ConnectorWarmupHook(Hook):
     """Leave the student's weights as they are until the connectors have learned to read it.
 
-    For the first ``iters`` iterations the optimizer sees gradients of the connectors alone; the student's weights, their
-    momenta and their weight decay wait. Batch norms go on collecting statistics. A resumed run continues at its iteration.
+    For the first ``iters`` iterations the optimizer sees gradients of the connectors alone. The student's weights do
+    not change: no step, no momentum, no weight decay. Its batch norms go on collecting statistics. A resumed run
+    continues at its iteration.
 
     Args:
-        iters: Number of iterations, positive.
+        iters: Number of iterations, positive, and fewer than the run has.
 
-    Source: OFD (Heo et al., ICCV 2019), their code for VOC segmentation, whose first epoch does this.
+    Raises:
+        ValueError: ``iters`` is out of range; or the run has no connectors, several optimizers, or a second such hook.
+
+    Source: OFD (Heo et al., ICCV 2019). Their code for VOC segmentation does this in its first epoch.
     """
 
     def __init__(self, iters: int):
-        if iters < 1:
-            raise ValueError(
-                f'iters is {iters}: give a positive number of iterations, or leave ConnectorWarmupHook out'
-            )
+        check_count('ConnectorWarmupHook.iters', iters)
         self.iters = iters
-        self._handle = None
+        self._handle: RemovableHandle | None = None
 
     def before_train(self, runner) -> None:
+        check_only_one(self, runner, 'give one, with the larger number of iterations')
         model = unwrapped(runner.model)
         if not isinstance(model, LipschitzDistiller) or not model.distiller.connectors:
             raise ValueError(
                 f'ConnectorWarmupHook(iters={self.iters}) finds no connectors in a {type(model).__name__}: set '
                 'connectors=True on a loss, or leave the hook out'
             )
-        if not isinstance(runner.optim_wrapper, OptimWrapper):
+        length = RunLength.of(runner).iterations
+        if self.iters >= length:
             raise ValueError(
-                f'ConnectorWarmupHook works with one optimizer, and optim_wrapper is a {type(runner.optim_wrapper).__name__}'
+                f'ConnectorWarmupHook.iters is {self.iters} and the run has {length} iterations, so the student would '
+                'never be trained: give fewer iterations, or leave the hook out'
             )
+        optimizer = single_optimizer(self, runner)
         trained = set(model.distiller.parameters())
 
         def drop_others(optimizer, args, kwargs) -> None:
@@ -51,8 +58,8 @@ class ConnectorWarmupHook(Hook):
                         parameter.grad = None
 
         if runner.iter < self.iters:
-            # Between backward and step: whatever scaled, clipped or synchronised the gradients has done so.
-            self._handle = runner.optim_wrapper.optimizer.register_step_pre_hook(drop_others)
+            # Between backward and step: the gradients are scaled, clipped and synchronised already.
+            self._handle = optimizer.register_step_pre_hook(drop_others)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         if self._handle is not None and runner.iter + 1 >= self.iters:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mmengine.hooks import Hook
+from torch import nn
 
 from mmlckd.distillers import LipschitzDistiller
 from mmlckd.registry import HOOKS
 from mmlckd.unwrapped import unwrapped
+
+from .checks import RunLength, check_flag, check_only_one, is_integer, is_list, is_number
 
 
 @HOOKS.register_module()
@@ -19,30 +23,35 @@ class LossWeightHook(Hook):
     The weight is a function of the epoch (iteration) alone, so a resumed run has the same one.
 
     Args:
-        loss: Name of the entry in the distiller's ``losses``.
-        milestones: Epochs (iterations), counted from 0 and increasing, from which on the weights hold.
-        weights: Loss weights, one a milestone; before the first milestone the config's own holds.
-        by_epoch: Count epochs, else iterations.
-        ramp: Go to each weight on a straight line from the one before, reaching it at its milestone: a warm-up or a decay.
+        loss: Name of the entry in the distiller's ``losses``. Each loss has one such hook at most.
+        milestones: Epochs (iterations), counted from 0 and increasing. Each weight holds from its milestone on.
+        weights: Loss weights, one for each milestone, not negative. Before the first milestone the config's own holds.
+        by_epoch: Count epochs, else iterations. Epochs need a run that counts epochs, too.
+        ramp: Go to each weight on a straight line from the one before, and reach it at its milestone: a warm-up or a
+            decay.
 
     Raises:
-        ValueError: The model has no such loss, or the lists do not fit.
+        ValueError: A list is wrong; or the model has no such loss, the run counts iterations and the hook epochs, or
+            a second hook changes the same loss.
 
-    Source: this project; LONDON's code (ICCV 2021) changes alpha at epoch 120 in two of its settings.
+    Source: this project. LONDON's code (ICCV 2021) changes alpha at epoch 120 in two of its settings.
     """
 
     def __init__(
         self, loss: str, milestones: Sequence[int], weights: Sequence[float], by_epoch: bool = True, ramp: bool = False
     ):
-        if len(milestones) != len(weights) or not milestones:
+        if not is_list(milestones) or not all(is_integer(milestone, least=1) for milestone in milestones):
+            raise ValueError(f'LossWeightHook.milestones is {milestones!r}: give a list of whole numbers above 0')
+        if any(later <= earlier for earlier, later in zip(milestones, milestones[1:])):
+            raise ValueError(f'LossWeightHook.milestones is {milestones!r}: give increasing numbers')
+        if not is_list(weights) or not all(is_number(weight) and weight >= 0 for weight in weights):
+            raise ValueError(f'LossWeightHook.weights is {weights!r}: give a list of finite numbers, 0 or above')
+        if len(milestones) != len(weights):
             raise ValueError(
-                f'LossWeightHook has {len(milestones)} milestones and {len(weights)} weights: give as many of both, '
-                'at least one'
+                f'LossWeightHook has {len(milestones)} milestones and {len(weights)} weights: give as many of both'
             )
-        if any(later <= earlier for earlier, later in zip([0, *milestones], milestones)):
-            raise ValueError(f'LossWeightHook.milestones is {list(milestones)}: give increasing numbers above 0')
-        if min(weights) < 0:
-            raise ValueError(f'LossWeightHook.weights is {list(weights)}: a loss weight must not be negative')
+        check_flag('LossWeightHook.by_epoch', by_epoch)
+        check_flag('LossWeightHook.ramp', ramp)
         self.loss = loss
         self.milestones = list(milestones)
         self.weights = list(weights)
@@ -50,15 +59,25 @@ class LossWeightHook(Hook):
         self.ramp = ramp
 
     def before_train(self, runner) -> None:
-        model = unwrapped(runner.model)
-        losses = model.distiller.losses if isinstance(model, LipschitzDistiller) else {}
-        if self.loss not in losses or not hasattr(losses[self.loss], 'loss_weight'):
+        check_only_one(self, runner, 'give one with all milestones', same=('loss',))
+        RunLength.of(runner).check_times(
+            'LossWeightHook.milestones',
+            self.milestones,
+            self.by_epoch,
+            remedy='set by_epoch=False and give milestones in iterations',
+        )
+        self._module = self._find_loss(unwrapped(runner.model))
+        self._initial = float(self._module.loss_weight)
+
+    def _find_loss(self, model: nn.Module) -> Any:
+        losses = model.distiller.losses if isinstance(model, LipschitzDistiller) else nn.ModuleDict()
+        weighted = {name: module for name, module in losses.items() if hasattr(module, 'loss_weight')}
+        if self.loss not in weighted:
             raise ValueError(
-                f'LossWeightHook.loss is {self.loss!r}: name one of the distillation losses with a loss_weight, '
-                f'of which there are {", ".join(map(repr, losses)) or "none"}'
+                f'LossWeightHook.loss is {self.loss!r}: name one of the distillation losses with a loss_weight: '
+                f'{", ".join(map(repr, weighted)) or "there are none"}'
             )
-        self._module = losses[self.loss]
-        self._initial = self._module.loss_weight
+        return weighted[self.loss]
 
     def weight_at(self, time: int) -> float:
         """The weight in that epoch (iteration)."""

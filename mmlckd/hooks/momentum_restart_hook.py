@@ -5,38 +5,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper
 
 from mmlckd.registry import HOOKS
+
+from .checks import RunLength, check_only_one, is_integer, is_list, single_optimizer
 
 
 @HOOKS.register_module()
 class MomentumRestartHook(Hook):
-    """Forget the optimizer's running averages at the beginning of some epochs, as a newly made optimizer would.
+    """Forget the optimizer's running averages at the beginning of some epochs, as a new optimizer would.
 
     Args:
-        epochs: Epochs, counted from 0.
+        epochs: Epochs, counted from 0. The run must count epochs, too.
 
     Raises:
-        ValueError: An epoch is negative, or there are several optimizers.
+        ValueError: An epoch is negative; or the run counts iterations, has several optimizers, or a second such hook.
 
-    Source: the CIFAR-100 code of LONDON (ICCV 2021) and OFD (ICCV 2019), which makes a new SGD at each drop of the learning rate.
+    Source: the CIFAR-100 code of LONDON (ICCV 2021) and OFD (ICCV 2019), which makes a new SGD whenever the learning
+    rate drops.
     """
 
     def __init__(self, epochs: Sequence[int]):
-        if not epochs or min(epochs) < 0:
-            raise ValueError(f'MomentumRestartHook.epochs is {list(epochs)}: give epochs from 0 on')
+        if not is_list(epochs) or not all(is_integer(epoch, least=0) for epoch in epochs):
+            raise ValueError(f'MomentumRestartHook.epochs is {epochs!r}: give a list of epochs, counted from 0')
         self.epochs = set(epochs)
 
     def before_train(self, runner) -> None:
-        if not isinstance(runner.optim_wrapper, OptimWrapper):
-            raise ValueError(
-                f'MomentumRestartHook works with one optimizer, and optim_wrapper is a {type(runner.optim_wrapper).__name__}'
-            )
+        check_only_one(self, runner, 'give one with all epochs')
+        RunLength.of(runner).check_times(
+            'MomentumRestartHook.epochs',
+            sorted(self.epochs),
+            by_epoch=True,
+            remedy='train by epochs (train_cfg.by_epoch=True, train_cfg.max_epochs), or leave the hook out',
+        )
+        self._optimizer = single_optimizer(self, runner)
 
     def before_train_epoch(self, runner) -> None:
-        begun = (
-            getattr(runner.train_loop, 'batches_done', 0) > 0
-        )  # resumed within that epoch, whose own averages these are
-        if runner.epoch in self.epochs and not begun:
-            runner.optim_wrapper.optimizer.state.clear()
+        # A run that resumes within an epoch has that epoch's averages already.
+        resumed_within = getattr(runner.train_loop, 'batches_done', 0) > 0
+        if runner.epoch in self.epochs and not resumed_within:
+            self._optimizer.state.clear()

@@ -120,11 +120,14 @@ def check_pair(student: Tensor, teacher: Tensor, index: int, alike: str = 'shape
     if student.dim() and teacher.dim():
         check_batch(student, teacher)
     found = f"student map {index} is {tuple(student.shape)} and the teacher's {tuple(teacher.shape)}"
-    hint = 'set connectors=True where channels differ'
+    channels_fit = student.dim() == teacher.dim() and _channels(student) == _channels(teacher)
+    remedies = [] if channels_fit else ['set connectors=True on this loss, since channels differ']
     if alike == 'shape' and student.shape != teacher.shape:
-        raise ValueError(f'{found}: this loss needs equal shapes; tap stages of equal size, and {hint}')
-    if alike == 'channels' and (student.dim() != teacher.dim() or _channels(student) != _channels(teacher)):
-        raise ValueError(f'{found}: this loss needs equal channels; {hint}')
+        if student.shape[2:] != teacher.shape[2:]:
+            remedies.insert(0, 'tap stages of equal size')
+        raise ValueError(f'{found}: this loss needs equal shapes, so {" and ".join(remedies)}')
+    if alike == 'channels' and not channels_fit:
+        raise ValueError(f'{found}: this loss needs equal channels, so {remedies[0]}')
 
 
 def _channels(feat: Tensor) -> int:

@@ -70,8 +70,24 @@ class DistillationLoss(nn.Module):
             ValueError: The teacher lacks what the loss needs.
         """
 
+    def check_channels(self, teacher_channels: Sequence[int]) -> None:
+        """See before training whether the teacher's maps fit; ``teacher_channels`` has the size of dimension 1 of each.
+
+        Raises:
+            ValueError: They do not; the message begins with the loss's field.
+        """
+
+    def warnings(self, names: Sequence[str], student_shapes: Sequence[Sequence[int]]) -> list[str]:
+        """What a user should know of student maps of these shapes; asked once, at the first training step.
+
+        Args:
+            names: The student's taps.
+            student_shapes: The shapes of their maps.
+        """
+        return []
+
     def see_views(self, input_change: Tensor) -> None:
-        """Told before :meth:`targets` where there is a second view: (B,), how far it is from the first, in pixel values."""
+        """Hear before :meth:`targets` how far the second view is from the first: (B,), in pixel values, 0 to 255 each."""
 
     def targets(self, teacher_feats: Sequence[Tensor], data_samples: Sequence | None = None) -> Any:
         """What the loss needs of the teacher for one batch. By default: the maps themselves, detached.

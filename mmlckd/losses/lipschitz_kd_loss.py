@@ -106,6 +106,20 @@ class LipschitzKDLoss(DistillationLoss):
             total = total + weight * self._masked_mean(student, teacher)
         return self.loss_weight * total
 
+    def warnings(self, names: Sequence[str], student_shapes: Sequence[Sequence[int]]) -> list[str]:
+        """Pairs of maps of one position, which say nothing once they are centred."""
+        if not self.center:
+            return []
+        found = []
+        for k, (before, after) in enumerate(zip(student_shapes, student_shapes[1:])):
+            sides = list(map(min, before[2:], after[2:])) if len(before) == 4 else [min(before[1], after[1])]
+            if set(sides) == {1}:
+                found.append(
+                    f'the pair {names[k]} to {names[k + 1]} is compared at one position, where a centred map is zero, so '
+                    'it is left out: use larger images, tap shallower modules, or set center=False'
+                )
+        return found
+
     def statistics(self) -> dict[str, Tensor]:
         """``student``, ``teacher`` and ``log_ratio``, (n - 1,) each: norms of every pair, and log(student / teacher).
 

@@ -53,6 +53,7 @@ class LocalLipschitzKDLoss(MapwiseLoss):
         self._changes: list[Tensor] = []
 
     def see_views(self, input_change: Tensor) -> None:
+        """Keep (B,), how far the views are apart, for :meth:`statistics`."""
         self._input_change = input_change
 
     def targets(self, teacher_feats: Sequence[Tensor], data_samples: Sequence | None = None) -> list[Tensor]:

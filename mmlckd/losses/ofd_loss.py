@@ -140,6 +140,14 @@ class OFDLoss(DistillationLoss):
         # teacher may not be loaded yet.
         self._norms, self.margins = tuple(modules[path] for path in paths), None
 
+    def check_channels(self, teacher_channels: Sequence[int]) -> None:
+        for i, (norm, channels) in enumerate(zip(self._norms, teacher_channels)):
+            if norm.num_features != channels:
+                raise ValueError(
+                    f"margins_from has a batch norm of {norm.num_features} channels for the teacher's map {i}, which has "
+                    f'{channels}: name the batch norm before each tapped ReLU'
+                )
+
     @torch.no_grad()
     def targets(self, teacher_feats: Sequence[Tensor], data_samples: Sequence | None = None) -> list[Tensor]:
         """T' of every map, in memory of its own.

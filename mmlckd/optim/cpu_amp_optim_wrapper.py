@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from mmengine.optim import OptimWrapper
@@ -16,13 +17,13 @@ from mmlckd.unwrapped import unwrapped
 
 @OPTIM_WRAPPERS.register_module()
 class CpuAmpOptimWrapper(OptimWrapper):
-    """Train under bfloat16 autocast on the CPU, as MMEngine's ``AmpOptimWrapper``, which wants a GPU, does there.
+    """``AmpOptimWrapper`` for CPUs: train under bfloat16 autocast.
 
     bfloat16 has float32's range, so no loss is scaled.
 
     Args:
-        modules: Names of the modules that run under autocast; they give float32. None: the whole model. mmcv's operators
-            know no bfloat16 on the CPU, so detectors have ``['backbone', 'neck']`` here.
+        modules: Names of the modules that run under autocast; their results are converted to float32. None: the whole
+            model. On the CPU mmcv's operators do not take bfloat16, so detectors need ``['backbone', 'neck']`` here.
         kwargs: ``OptimWrapper``'s.
 
     Source: this project.
@@ -33,7 +34,7 @@ class CpuAmpOptimWrapper(OptimWrapper):
         self.modules = modules
 
     @contextmanager
-    def optim_context(self, model: nn.Module):
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(super().optim_context(model))
             if self.modules is None:
@@ -44,19 +45,20 @@ class CpuAmpOptimWrapper(OptimWrapper):
 
 
 def _autocast_inside(module: nn.Module, stack: ExitStack) -> None:
-    """Until the stack is left, run a module's forward under autocast and give its results as float32."""
-    inside = []
+    """Run a module's forward under autocast and convert its results to float32, until the stack is left."""
+    inside: list[ExitStack] = []
 
-    def enter(module, args):
+    def enter(module: nn.Module, args: tuple) -> None:
         inside.append(ExitStack())
         inside[-1].enter_context(torch.autocast('cpu', torch.bfloat16))
 
-    def leave(module, args, output):
+    def leave(module: nn.Module, args: tuple, output: Any) -> Any:
         inside.pop().close()
-        return tree_map(
-            lambda value: value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value,
-            output,
-        )
+        return tree_map(_widened, output)
 
     stack.callback(module.register_forward_pre_hook(enter).remove)
     stack.callback(module.register_forward_hook(leave, always_call=True).remove)
+
+
+def _widened(value: Any) -> Any:
+    return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value

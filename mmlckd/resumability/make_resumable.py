@@ -2,17 +2,50 @@
 
 from __future__ import annotations
 
+import logging
+
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+
+from mmlckd.registry import HOOKS, LOOPS, same_type
+
+_HOOKS = dict(
+    run_check='mmlckd.RunCheckHook',
+    random_state='mmlckd.RandomStateHook',
+    gradient_state='mmlckd.GradientStateHook',
+)
+_LOOPS = {EpochBasedTrainLoop: 'mmlckd.ResumableEpochLoop', IterBasedTrainLoop: 'mmlckd.ResumableIterLoop'}
 
 
 def make_resumable(config: Config) -> None:
-    """Give a run the hooks and the loop that lose nothing to a kill, in the place of MMEngine's; hooks of other types stay."""
+    """Give a run the hooks and the loop that lose nothing to a kill, in the place of MMEngine's own.
+
+    Types of the user's own stay, as do hooks that are set to None. What takes the place of something that the config
+    names is logged.
+    """
     hooks = config.setdefault('default_hooks', {})
-    hooks.setdefault('random_state', dict(type='mmlckd.RandomStateHook'))
+    for name, kind in _HOOKS.items():
+        hooks.setdefault(name, dict(type=kind))
     checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
-    if checkpoint is not None and checkpoint.get('type') == 'CheckpointHook':
-        checkpoint.type = 'mmlckd.SafeCheckpointHook'
+    if checkpoint is not None and same_type(checkpoint.get('type'), HOOKS, CheckpointHook):
+        _replace(checkpoint, 'mmlckd.SafeCheckpointHook', 'default_hooks.checkpoint')
         hooks.setdefault('preemption', dict(type='mmlckd.PreemptionHook'))
-    loop = config.get('train_cfg') or {}
-    if loop.pop('by_epoch', False) or loop.get('type') == 'EpochBasedTrainLoop':
-        loop['type'] = 'mmlckd.ResumableEpochLoop'
+    loop = config.get('train_cfg')
+    if not isinstance(loop, dict) or 'type' in loop and 'by_epoch' in loop:  # both: MMEngine refuses that
+        return
+    if 'by_epoch' in loop:
+        loop['type'] = EpochBasedTrainLoop if loop.pop('by_epoch') else IterBasedTrainLoop
+    for kind, ours in _LOOPS.items():
+        if same_type(loop.get('type'), LOOPS, kind):
+            _replace(loop, ours, 'train_cfg')
+
+
+def _replace(entry: dict, kind: str, field: str) -> None:
+    print_log(f'{field}: {kind} in the place of {_name(entry["type"])}', 'current', logging.INFO)
+    entry['type'] = kind
+
+
+def _name(kind: str | type) -> str:
+    return kind if isinstance(kind, str) else kind.__name__

@@ -27,12 +27,13 @@ EXIT_CODE = 128 + signal.SIGTERM  # 143, as shells report a process that SIGTERM
 class PreemptionHook(Hook):
     """When one rank gets SIGTERM, all write a checkpoint together and exit with code 143; ``--resume`` goes on from it.
 
-    The checkpoint, ``preempted.pth``, is written after the running iteration (with accumulated gradients, after the optimizer's
-    next step). An evaluation that follows a checkpoint is left at once, and done anew after the resume; another is
-    ended first. Before training and after it, SIGTERM does what it does to any process.
+    The checkpoint, ``preempted.pth``, is written after the running iteration; with accumulated gradients, after the
+    optimizer's next step. An evaluation that follows a checkpoint is left at once, and done again after the resume; any
+    other is finished first. Further signals change nothing. Before training and after it, SIGTERM does what it does to
+    any process.
 
-    Ranks agree once an iteration through a gloo group of one number, which does not wait for the GPU. Workers of data
-    loaders ignore a SIGTERM that is not their parent's, for Slurm sends it to them too.
+    Ranks agree once an iteration through a gloo group of one number, which does not wait for the GPU. Slurm sends
+    SIGTERM to the workers of data loaders too; they ignore it, unless it comes from their parent.
 
     Raises:
         ValueError: The run has no :class:`SafeCheckpointHook` to write with.
@@ -102,7 +103,7 @@ def _exit(runner, checkpoint: str) -> None:
 
 
 def _around_fork(then: int, child: bool = False) -> None:
-    """Give processes that are forked while training, such as a metric's pool, SIGTERM's default back, by which they are ended."""
+    """Give SIGTERM's default back to processes that are forked while training: a metric's pool is ended by it."""
     if getattr(signal.getsignal(signal.SIGTERM), '__func__', None) is PreemptionHook._notice:
         if child:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -117,7 +118,7 @@ os.register_at_fork(
 
 
 def _heed_only_the_parent(worker_init_fn: Callable[[int], None] | None, worker_id: int) -> None:
-    """In a data loader's worker: go on at a SIGTERM, unless it is the parent that ends its workers by it."""
+    """In a data loader's worker: ignore SIGTERM, unless the parent sends it, which ends its workers so."""
 
     def wait() -> None:
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():

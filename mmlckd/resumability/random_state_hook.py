@@ -1,51 +1,36 @@
-"""Random states in checkpoints: a resumed run goes on as the one never interrupted would have."""
+"""Random states in checkpoints: a resumed run goes on as one that was never interrupted."""
 
 from __future__ import annotations
 
 import logging
-import random
-from typing import Any
 
-import numpy as np
-import torch
 from mmengine.dist import all_gather_object, get_rank, get_world_size
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop
 
 from mmlckd.registry import HOOKS
 
+from .due import checkpoint_is_due
+from .random_states import random_state, set_random_state
 from .resumable_epoch_loop import ResumableEpochLoop
-
-
-def random_state() -> dict[str, Any]:
-    """State of every generator of this process: Python, numpy, torch, and its GPU if it has one."""
-    state = dict(python=random.getstate(), numpy=np.random.get_state(), torch=torch.get_rng_state())
-    if torch.cuda.is_available():
-        state['cuda'] = torch.cuda.get_rng_state()
-    return state
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """Put back what :func:`random_state` took."""
-    version, numbers, gauss = state['python']
-    random.setstate((version, tuple(numbers), gauss))
-    np.random.set_state(state['numpy'])
-    torch.set_rng_state(state['torch'])
-    if 'cuda' in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state['cuda'])
 
 
 @HOOKS.register_module()
 class RandomStateHook(Hook):
-    """Save the random states of all ranks, and the place within an epoch, with each checkpoint, and start from them after a resume.
+    """Save the random states of all ranks, and the place within an epoch, with each checkpoint; start from them after a
+    resume.
 
-    The states are taken where training pauses (the end of an epoch, or the iteration of a checkpoint) and put back
-    where it goes on, in the uninterrupted run as well: what validation and logging draw in between changes nothing.
+    The states are taken where training pauses (the end of an epoch, the iteration of a checkpoint, an evaluation) and
+    put back where it goes on, in the uninterrupted run as well: what validation and logging draw in between changes
+    nothing.
 
-    Resuming is exact with the same number of processes and workers that are not persistent (those keep generators of their own): at
-    epoch checkpoints, and within an epoch of :class:`ResumableEpochLoop`. In iteration loops it is exact where the data pipeline draws no
-    random numbers in workers, nor torch's in the main process.
+    Resuming is exact with the same number of processes, and with workers that are not persistent, which keep generators
+    of their own:
+
+    - at epoch checkpoints, and within an epoch of :class:`ResumableEpochLoop`;
+    - in iteration loops of :class:`ResumableIterLoop` with any augmentation in the main process; if workers load the
+      data, only where they draw no random numbers. A warning says so when such a run is resumed.
 
     Source: this project.
     """
@@ -53,43 +38,53 @@ class RandomStateHook(Hook):
     priority = 'LOW'  # before CheckpointHook
 
     def __init__(self) -> None:
-        self.states: list | None = None  # one a rank, of the last pause
+        self.states: list | None = None  # one for each rank, of the last pause
         self.epoch_states: list | None = (
-            None  # of the beginning of the epoch, which order its batches and seed its workers
+            None  # of the beginning of the epoch: they order its batches and seed its workers
         )
         self.pending = False  # to be put back when training goes on
         self.place: tuple[int, int] | None = None  # batches done in the epoch that is resumed, and its length
 
     def before_train(self, runner) -> None:
+        loop = runner.train_loop
         if runner.iter == 0:  # a checkpoint that was loaded, and is not resumed
             self.pending = False
-        elif self.place is not None and isinstance(runner.train_loop, ResumableEpochLoop):
-            runner.train_loop.resume_within(*self.place)
+        elif isinstance(loop, ResumableEpochLoop):
+            loop.resume_at(runner.iter, self.place)
+        elif isinstance(loop, IterBasedTrainLoop) and loop.dataloader.num_workers > 0:
+            print_log(
+                'random augmentation in data-loading workers begins anew in a resumed iteration loop: '
+                'the run will not end with the bits of an uninterrupted one',
+                'current',
+                logging.WARNING,
+            )
 
     def before_train_epoch(self, runner) -> None:
         within = getattr(runner.train_loop, 'batches_done', 0) > 0
+        in_iterations = isinstance(runner.train_loop, IterBasedTrainLoop)
+        resumed = self.pending and in_iterations and self.epoch_states is not None
         self.pause()
-        if not within:
+        if not (within or resumed) or self.epoch_states is None:
             self.epoch_states = self.states
         set_random_state(self.epoch_states[get_rank()])
-        # Once more where batches that are left out, or the making of an iteration loop's loader, draw numbers in between.
-        self.pending = within or runner.iter > 0 and isinstance(runner.train_loop, IterBasedTrainLoop)
+        # Once more where leaving batches out, or making an iteration loop's loader, draws numbers in between.
+        self.pending = within or runner.iter > 0 and in_iterations
 
-    def after_batches_left_out(self, runner) -> None:
+    def before_batch(self, runner) -> None:
+        """Called by this package's loops before they fetch a batch."""
         self._put_back()
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         self._put_back()
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        if any(
-            isinstance(hook, CheckpointHook)
-            and not hook.by_epoch
-            and (self.every_n_train_iters(runner, hook.interval) or self.is_last_train_iter(runner))
-            for hook in runner.hooks
-        ):
+        if checkpoint_is_due(runner, by_epoch=False):
             self.pause()
             self.pending = isinstance(runner.train_loop, IterBasedTrainLoop)  # whose validation may follow
+
+    def before_val(self, runner) -> None:
+        if self.epoch_states is not None and isinstance(runner.train_loop, IterBasedTrainLoop):
+            self.pause()
 
     def after_train_epoch(self, runner) -> None:
         self.pause()
@@ -100,23 +95,24 @@ class RandomStateHook(Hook):
         checkpoint['random_states'] = self.states
         done = getattr(runner.train_loop, 'batches_done', 0)
         if done:
-            checkpoint.update(
-                epoch_random_states=self.epoch_states, place_in_epoch=(done, len(runner.train_dataloader))
-            )
+            checkpoint['place_in_epoch'] = (done, len(runner.train_dataloader))
+        if done or isinstance(runner.train_loop, IterBasedTrainLoop):
+            checkpoint['epoch_random_states'] = self.epoch_states
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        self.place = checkpoint.get('place_in_epoch')
         states = checkpoint.get('random_states')
         if states is not None and len(states) != get_world_size():
             print_log(
-                f'the checkpoint holds the random states of {len(states)} processes and {get_world_size()} run now: '
-                'training goes on from fresh ones',
+                f'the checkpoint was written by {len(states)} processes, and {get_world_size()} run now: '
+                'training goes on with other random numbers',
                 'current',
                 logging.WARNING,
             )
             states = None
         self.states, self.pending = states, states is not None
         if self.pending:
-            self.epoch_states, self.place = checkpoint.get('epoch_random_states'), checkpoint.get('place_in_epoch')
+            self.epoch_states = checkpoint.get('epoch_random_states')
 
     def pause(self) -> None:
         """Take the states of all ranks, unless they wait to be put back already."""

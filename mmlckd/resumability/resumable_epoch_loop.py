@@ -13,27 +13,44 @@ from mmlckd.registry import LOOPS
 
 @LOOPS.register_module()
 class ResumableEpochLoop(EpochBasedTrainLoop):
-    """MMEngine's loop over epochs that goes on from a checkpoint written within one at the batch where it was.
+    """MMEngine's loop over epochs that resumes mid-epoch at the next batch.
 
-    The batches behind it are loaded again and left out, so that order and augmentation of the rest are what they would have been;
-    MMEngine trains on them a second time. RandomStateHook keeps the place, and the random states that make it exact.
+    The batches before it are loaded again and left out, so that order and augmentation of the rest are what they would
+    have been; MMEngine trains on them a second time. RandomStateHook keeps the place, and the random states that make
+    it exact.
+
+    Where epochs have another length than in the run that wrote the checkpoint (another number of processes, another
+    batch size, other data), iterations are counted anew: the count becomes that of whole epochs of the present length.
 
     Source: this project.
     """
 
     batches_done = 0  # of the present epoch
 
-    def resume_within(self, batches_done: int, length: int) -> None:
-        """Leave out so many batches of the first epoch to be run, which had that length when the checkpoint was written."""
-        if length == len(self.dataloader):
-            self.batches_done = batches_done
-        else:
-            print_log(
-                f'an epoch had {length} iterations when the checkpoint was written within one, and has {len(self.dataloader)} now: '
-                'that epoch is begun anew',
-                'current',
-                logging.WARNING,
-            )
+    def resume_at(self, iteration: int, place: tuple[int, int] | None) -> None:
+        """Go on at an iteration of the run before.
+
+        Args:
+            iteration: Iterations that are done, in that run's epochs.
+            place: Batches that are done in the epoch that was interrupted, and its length; None: none was.
+        """
+        length = len(self.dataloader)
+        done, former = place or (0, None)
+        if former is None and iteration == self._epoch * length or former == length:
+            self.batches_done = done
+            return
+        whole = self._epoch + (done == former)  # epochs of which all batches are done
+        self.batches_done = length if done == former else 0
+        self._iter = whole * length
+        self.runner.optim_wrapper.initialize_count_status(self.runner.model, self._iter, self._max_iters)
+        before = f'{former} iterations' if former else 'another number of iterations'
+        print_log(
+            f'an epoch had {before} when the checkpoint was written, and has {length} now: '
+            f'training goes on at the beginning of epoch {whole + 1}, iterations are counted on from {self._iter}, '
+            f'not {iteration}, and schedules by iteration go on from where they were',
+            'current',
+            logging.WARNING,
+        )
 
     def run_epoch(self) -> None:
         behind = self.batches_done
@@ -43,7 +60,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
             if idx >= behind:
                 self.run_iter(idx, data_batch)
             elif idx == behind - 1:
-                self.runner.call_hook('after_batches_left_out')
+                self.runner.call_hook('before_batch')
         self.batches_done = 0
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1

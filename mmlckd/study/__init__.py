@@ -1,4 +1,4 @@
-"""Studies: methods of distillation x data sets x seeds, run through ordinary configs, and what the differences are worth."""
+"""Studies: methods of distillation on data sets with seeds, run by ordinary configs and compared in pairs."""
 
 from __future__ import annotations
 

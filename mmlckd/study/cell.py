@@ -23,7 +23,7 @@ METHODS = dict(kd='KD', ofd='OFD', fsp='FSP', at='AT', lipschitz='Lipschitz')
 
 
 def method_title(method: tuple[str, ...]) -> str:
-    """How a method is called in tables: its losses' names."""
+    """The name of a method in tables: the names of its losses."""
     return ' + '.join(METHODS.get(name, name) for name in method) or 'alone'
 
 
@@ -32,13 +32,13 @@ class Cell:
     """A method on a data set, with a seed.
 
     Args:
-        data: What the data set is called.
-        recipe: Path of a distillation config, which says everything else.
-        method: Names of the distillation losses that are on; none is the student alone.
-        losses: Loss dicts by name, which take the place of the recipe's or stand beside them.
-        weights: Loss weights by name, where they are not those of the loss dicts.
-        seed: Of the run.
-        selecting: Whether the validation result is all that is asked for; the test images are not looked at then.
+        data: The data set's name.
+        recipe: Path of a distillation config. It says everything else.
+        method: Names of the distillation losses that are on; without any the student learns alone.
+        losses: Loss dicts by name. They replace the recipe's, or are added to them.
+        weights: Loss weights by name, where they differ from those of the loss dicts.
+        seed: The run's seed.
+        selecting: Read the validation result only, and leave the test images alone.
     """
 
     data: str
@@ -50,35 +50,39 @@ class Cell:
     selecting: bool = False
 
     def config(self) -> Config:
-        """The recipe with the method's losses alone.
+        """The recipe with the method's losses only.
 
         Raises:
-            FileNotFoundError, ValueError: There is no such recipe, it distils nothing, or has no such loss.
+            FileNotFoundError, ValueError: There is no such recipe, it distils nothing, or it has no such loss.
         """
         config = read_config(self.recipe)
         if not is_distiller(config.get('model', {})):
             raise ValueError(
                 f'{self.recipe} is no distillation config: a study needs one of type mmlckd.LipschitzDistiller'
             )
-        known = {**config.model.losses, **self.losses}
-        for name in self.method:
-            if name not in known:
-                raise ValueError(
-                    f'method {"+".join(self.method)!r} has the loss {name!r}, and {self.recipe} has {", ".join(known)}: '
-                    'choose of these'
-                )
-        config.model.losses = {
-            name: {**known[name], **({'loss_weight': self.weights[name]} if name in self.weights else {})}
-            for name in self.method
-        }
-        config.custom_hooks = [
-            hook for hook in config.get('custom_hooks') or [] if self._serves(hook, config.model.losses)
-        ]
+        config.model.losses = self._chosen_losses({**config.model.losses, **self.losses})
+        hooks = config.get('custom_hooks') or []
+        config.custom_hooks = [hook for hook in hooks if self._serves(hook, config.model.losses)]
         config.get('default_hooks', {}).pop('spectral_norm', None)
         if not self.method:
             config = bare_config(config)
         config.randomness = dict(seed=self.seed)
         return config
+
+    def _chosen_losses(self, known: dict[str, dict]) -> dict[str, dict]:
+        """The method's losses with their weights."""
+        chosen = {}
+        for name in self.method:
+            if name not in known:
+                method = '+'.join(self.method)
+                raise ValueError(
+                    f'method {method!r} has the loss {name!r}, and {self.recipe} has {", ".join(known)}: '
+                    'choose of these'
+                )
+            chosen[name] = dict(known[name])
+            if name in self.weights:
+                chosen[name]['loss_weight'] = self.weights[name]
+        return chosen
 
     @staticmethod
     def _serves(hook: dict, losses: dict[str, dict]) -> bool:
@@ -89,7 +93,7 @@ class Cell:
         return kind != 'LossWeightHook' or hook['loss'] in losses
 
     def digest(self) -> str:
-        """What names the cell on the disk beside its seed: a change of its config makes it another one."""
+        """The cell's name on the disk, without its seed. A cell with another config has another one."""
         text = json.dumps({**self.config().to_dict(), 'randomness': None}, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -98,19 +102,20 @@ class Cell:
         return top / Path(self.recipe).stem / f'{"+".join(self.method) or "alone"}-{self.digest()}'
 
     def run(self, folder: Path, origin: dict) -> dict:
-        """Train and measure, or go on where that was cut off; the record is written when all is done, and then the weights are removed.
+        """Train and measure, or go on where an earlier run stopped. At the end write the record and remove the weights.
 
         Args:
             folder: Where the record and the run's own files go.
-            origin: What else the record is to say: commit, versions, machine.
+            origin: What else goes into the record: commit, versions, machine.
         """
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / 'lock', 'w') as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # a study that was killed may have left its cells running
+            fcntl.flock(lock, fcntl.LOCK_EX)  # cells of a study that was killed may still be running
             path, run_dir = folder / 'record.json', folder / 'run'
             if path.is_file():
                 return json.loads(path.read_text())
-            start, config = time.time(), self.config()
+            start = time.time()
+            config = self.config()
             config.work_dir = str(run_dir)
             last = newest_checkpoint(run_dir)
             if last:

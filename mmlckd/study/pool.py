@@ -1,10 +1,11 @@
-"""Cells, several at a time, each in a process of its own."""
+"""Runs cells, several at a time, each in a process of its own."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import multiprocessing
+import multiprocessing.context
 import os
 import traceback
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import Callable
 
 import torch
 
-from .cell import Cell
+from .cell import Cell, method_title
 
 _IMPORTED = [
     'torch',
@@ -30,42 +31,38 @@ _IMPORTED = [
 def run_all(
     cells: Sequence[Cell], work_dir: Path, origin: dict, jobs: int, done: Callable[[Cell, dict], None]
 ) -> list[dict]:
-    """Run what has no record yet, and return the records in the cells' order.
+    """Run the cells that have no record yet, and return all records in the cells' order.
 
-    Every cell has a process, a fork of one that has the libraries imported, and writes its output to ``log.txt`` in its folder.
+    Every cell has a process of its own, forked from one that has the libraries imported. Its output goes to ``log.txt``
+    in its folder.
 
     Args:
         cells: What to run.
-        work_dir: Folder of the cells' folders.
+        work_dir: The folder that holds the cells' folders.
         origin: Goes into every record.
         jobs: Processes at a time; each takes its share of the cores.
-        done: Called with every cell and its record as it is finished.
+        done: Called with every cell and its record as soon as it is finished.
 
     Raises:
-        RuntimeError: A cell failed; the others that were running are finished first. The message says where its log is.
+        RuntimeError: A cell failed. The others that were running are finished first. The message says where its log is.
     """
     folders = [cell.folder(work_dir) / f'seed{cell.seed}' for cell in cells]
-    records = [_record(cell, folder) for cell, folder in zip(cells, folders)]
-    for cell, record in zip(cells, records):
-        if record:
-            done(cell, record)
-    waiting = [i for i, record in enumerate(records) if record is None]
-    if not waiting:
-        return records
+    records: dict[int, dict] = {}
+    for i, (cell, folder) in enumerate(zip(cells, folders)):
+        if _is_finished(folder):
+            records[i] = _record(cell, folder)
+            done(cell, records[i])
+    waiting = [i for i in range(len(cells)) if i not in records]
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    os.environ.setdefault('OMP_NUM_THREADS', str(threads))  # read where the server imports torch
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(
-        [*_IMPORTED, *{f'{scope}.models' for scope in {cells[i].config().default_scope for i in waiting}}]
-    )
+    context = _context({cells[i].config().default_scope for i in waiting}, threads)
 
     def run(i: int) -> int:
         process = context.Process(target=_in_process, args=(cells[i], folders[i], origin, threads))
         process.start()
         process.join()
-        if process.exitcode or not (folders[i] / 'record.json').is_file():
+        if process.exitcode or not _is_finished(folders[i]):
             raise RuntimeError(
-                f'the training of {cells[i].method or "the student alone"} on {cells[i].data}, seed {cells[i].seed}, failed '
+                f'the training of {method_title(cells[i].method)!r} on {cells[i].data}, seed {cells[i].seed}, failed '
                 f'(exit code {process.exitcode}): its log is {folders[i] / "log.txt"}'
             )
         return i
@@ -79,13 +76,24 @@ def run_all(
                 done(cells[i], records[i])
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-    return records
+    return [records[i] for i in range(len(cells))]
 
 
-def _record(cell: Cell, folder: Path) -> dict | None:
-    """What is on the disk of a finished cell, under the data set's present title."""
-    path = folder / 'record.json'
-    return {**json.loads(path.read_text()), 'data': cell.data} if path.is_file() else None
+def _context(scopes: set[str], threads: int) -> multiprocessing.context.ForkServerContext:
+    """What makes processes that have the libraries imported. The server starts with the first process."""
+    os.environ.setdefault('OMP_NUM_THREADS', str(threads))  # read where the server imports torch
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([*_IMPORTED, *(f'{scope}.models' for scope in scopes)])
+    return context
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / 'record.json').is_file()
+
+
+def _record(cell: Cell, folder: Path) -> dict:
+    """The record of a finished cell, under the data set's present title."""
+    return {**json.loads((folder / 'record.json').read_text()), 'data': cell.data}
 
 
 def _in_process(cell: Cell, folder: Path, origin: dict, threads: int) -> None:

@@ -1,4 +1,4 @@
-"""Paired comparisons: what a difference between two methods is worth."""
+"""Paired comparisons: whether a difference between two methods is more than chance."""
 
 from __future__ import annotations
 
@@ -19,22 +19,25 @@ class Comparison(NamedTuple):
 
 
 def compare(values: Sequence[float], baseline: Sequence[float]) -> Comparison:
-    """Two methods, run by run with the same seeds.
+    """Compare two methods run by run, with the same seeds.
 
     Args:
-        values, baseline: Results, of which those at the same place had the same seed; at least two.
+        values, baseline: Results, at least two. Those at the same place had the same seed.
 
     Raises:
         ValueError: Unequal or too few numbers.
 
-    Source: Student's paired t test; with fewer than about ten pairs it leans on the differences being normally distributed.
+    Source: Student's paired t test. With fewer than about ten pairs it assumes that the differences are normally
+    distributed.
     """
     if len(values) != len(baseline) or len(values) < 2:
         raise ValueError(
-            f'{len(values)} results against {len(baseline)}: a paired comparison needs as many on both sides, at least two'
+            f'{len(values)} results against {len(baseline)}: a paired comparison needs as many on both sides, at least '
+            'two'
         )
     differences = np.subtract(values, baseline)
-    mean, error = differences.mean(), differences.std(ddof=1) / np.sqrt(len(differences))
+    mean = differences.mean()
+    error = differences.std(ddof=1) / np.sqrt(len(differences))
     if error == 0:
         return Comparison(float(mean), 0.0, 1.0 if mean == 0 else 0.0, len(differences))
     freedom = len(differences) - 1
@@ -47,8 +50,12 @@ def compare(values: Sequence[float], baseline: Sequence[float]) -> Comparison:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number (Holm, 1979): below a level only if the test holds beside all others at that level."""
-    count, adjusted, largest = len(p_values), [0.0] * len(p_values), 0.0
+    """p-values adjusted for their number: one is below a level only if its test holds together with all others.
+
+    Source: Holm, A simple sequentially rejective multiple test procedure (1979).
+    """
+    count = len(p_values)
+    adjusted, largest = [0.0] * count, 0.0
     for rank, index in enumerate(np.argsort(p_values)):
         largest = max(largest, min(1.0, (count - rank) * p_values[index]))
         adjusted[index] = largest

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .tap import Tap
@@ -23,11 +24,17 @@ class FeatureTap:
         feats[tap]                              # Tensor, with the forward's graph
 
     Args:
-        model: The network; only forward hooks are placed, and removed on leaving.
+        model: The network. It only gets forward hooks, which are removed on leaving.
         taps: Places to collect from.
         last_calls: For each tap the number of its last call in such a forward. Where given, the forward is ended with
             :class:`EverythingTapped` (caught here) as soon as every tap has its tensor.
-        copy: Taps whose tensor is overwritten in place later on and is copied therefore.
+        copy: Taps whose tensor is overwritten in place later on, so that a copy is collected.
+
+    Attributes:
+        maps: The tensors by tap.
+        calls: How often each tap's module fired.
+        overwritten: On leaving, the taps whose tensor was overwritten in place after it was collected.
+        without_grad: The taps that were collected while gradients were switched off.
     """
 
     def __init__(
@@ -39,19 +46,23 @@ class FeatureTap:
         self.copy = set(copy)
         self.calls = Counter()
         self.maps: dict[Tap, Tensor] = {}
-        self.versions: dict[
-            Tap, int
-        ] = {}  # of those tensors when they were taken: a later one was overwritten in place
+        self.overwritten: list[Tap] = []
+        self.without_grad: set[Tap] = set()
+        self._originals: dict[Tap, tuple[Tensor, int]] = {}  # with their version counters when they were collected
         self._handles = []
 
     def __enter__(self) -> FeatureTap:
         for tap in self.taps:
             module = self.model.get_submodule(tap.module)
             if tap.io == 'output':
-                handle = module.register_forward_hook(lambda module, args, output, tap=tap: self._take(tap, output))
+                handle = module.register_forward_hook(
+                    lambda module, args, output, tap=tap: self._collect(tap, output, tap.select)
+                )
             else:
                 handle = module.register_forward_pre_hook(
-                    lambda module, args, kwargs, tap=tap: self._take(tap, args or tuple(kwargs.values())),
+                    lambda module, args, kwargs, tap=tap: self._collect(
+                        tap, args or tuple(kwargs.values()), tap.select_input
+                    ),
                     with_kwargs=True,
                 )
             self._handles.append(handle)
@@ -61,6 +72,8 @@ class FeatureTap:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self.overwritten = [tap for tap, (feat, version) in self._originals.items() if feat._version != version]
+        self._originals.clear()
         return kind is not None and issubclass(kind, EverythingTapped)
 
     def __getitem__(self, tap: Tap) -> Tensor:
@@ -68,18 +81,32 @@ class FeatureTap:
             raise ValueError(f'tap {tap} did not fire in this forward: it fired {self.calls[tap]} times')
         return self.maps[tap]
 
-    def _take(self, tap: Tap, value: Any) -> None:
+    def refuse_overwritten(self, side: str) -> None:
+        """See that every collected map still is what its module gave; for after the forward, and free of any wait.
+
+        Raises:
+            ValueError: A map was overwritten in place and no copy was collected.
+        """
+        for tap in self.overwritten:
+            if tap not in self.copy:
+                raise ValueError(
+                    f"the {side}'s map at {tap} was overwritten in place after it was taken: set inplace=False in the "
+                    'module that follows it (an activation or dropout), or tap another module'
+                )
+
+    def _collect(self, tap: Tap, value: Any, select) -> None:
         call = self.calls[tap]
         self.calls[tap] += 1
         if tap.call not in (-1, call):
             return
         if self.last_calls is not None and tap.call == -1 and call != self.last_calls[tap]:
             return
-        # A hook's input is always a tuple; only what is inside it can be a sequence that the tap must index.
-        if tap.io == 'input' and tap.index is None:
-            value = value[0]
-        feat = tap.select(value)
+        feat = select(value)
+        self._originals[tap] = feat, feat._version
         self.maps[tap] = feat.clone() if tap in self.copy else feat
-        self.versions[tap] = self.maps[tap]._version
+        if torch.is_grad_enabled():
+            self.without_grad.discard(tap)
+        else:
+            self.without_grad.add(tap)
         if self.last_calls is not None and len(self.maps) == len(self.taps):
             raise EverythingTapped

@@ -130,6 +130,7 @@ NETS = [
 ]
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(net=st.sampled_from(range(len(NETS))), seed=st.integers(0, 2**16))
 def test_the_truth_lies_between_the_bounds(net, seed):

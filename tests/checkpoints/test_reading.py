@@ -7,6 +7,7 @@ import hashlib
 import http.server
 import os
 import pickle
+import re
 import shutil
 import threading
 from datetime import datetime
@@ -19,7 +20,7 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from mmlckd.checkpoints import install_safe_loader, load_weights, read_checkpoint
+from mmlckd.checkpoints import install_safe_loader, load_weights, misfit, read_checkpoint
 
 install_safe_loader()
 
@@ -74,7 +75,7 @@ def test_mmengine_reads_through_the_allow_list(tmp_path):
 )
 def test_model_zoos_are_read_through_it_too(name, tmp_path, monkeypatch):
     path = save(dict(state_dict={}, meta=Runs(os.getcwd)), tmp_path / 'zoo.pth')
-    monkeypatch.setattr('mmlckd.checkpoints.reading._download', lambda address: Path(path))
+    monkeypatch.setattr('mmlckd.checkpoints.reading.download', lambda address: Path(path))
     with pytest.raises(ValueError, match="checkpoint 'https?://.*' holds more than weights"):
         CheckpointLoader.load_checkpoint(name, 'cpu')
 
@@ -207,7 +208,7 @@ def test_content_that_is_no_weights(content, tmp_path):
         (lambda state: state.update(extra=torch.zeros(1)), r'1 unknown \(extra\)'),
         (
             lambda state: state.update(weight=torch.zeros(5, 3)),
-            r'weight is \(5, 3\) in the file and \(2, 3\) in the network, .* classes',
+            r'1 of another shape \(weight \(5, 3\) for \(2, 3\)\): take a checkpoint of this network',
         ),
     ],
 )
@@ -216,3 +217,34 @@ def test_every_key_is_accounted_for(change, message, tmp_path):
     change(state)
     with pytest.raises(ValueError, match=f'c.pth.*does not fit Linear.*{message}'):
         load_weights(nn.Linear(3, 2), save(state, tmp_path / 'c.pth'))
+
+
+@pytest.mark.parametrize(
+    'names, change, message',
+    [
+        (
+            ['head.fc.weight', 'head.fc.bias'],
+            1,
+            r'head.fc.weight is \(3, 2\) in the file and \(2, 2\) .* numbers of classes',
+        ),
+        (['roi_head.bbox_head.fc_cls.bias'], 1, r'roi_head.bbox_head.fc_cls.bias is \(3,\) .* numbers of classes'),
+        (
+            ['backbone.conv1.bias'],
+            1,
+            r'its keys do not match, 1 of another shape \(backbone.conv1.bias \(3,\) for \(2,\)\)',
+        ),
+        (
+            ['distiller.connectors.a.0.weight', 'distiller.connectors.a.1.bias'],
+            1,
+            r'the connectors to the teacher do not match, 2 of another shape \(distiller.connectors.a.0.weight \(3, 2\) for '
+            r'\(2, 2\), .*\): give the teacher, taps and losses that the file was trained with',
+        ),
+        (['distiller.connectors.a.0.weight'], None, 'the connectors to the teacher do not match, 1 missing'),
+        (['head.fc.bias', 'distiller.connectors.a.0.weight'], 1, 'its keys do not match, 2 of another shape'),
+    ],
+)
+def test_what_differs_is_named_and_only_a_heads_first_dimension_counts_classes(names, change, message):
+    expected = {name: torch.zeros(2, 2) if name.endswith('weight') else torch.zeros(2) for name in names}
+    weights = {name: torch.zeros(2 + change, *value.shape[1:]) for name, value in expected.items()} if change else {}
+    assert re.match(message, misfit(expected, weights))
+    assert misfit(expected, expected) is None

@@ -1,16 +1,17 @@
-"""Files that are written whole, and the checkpoint that a run is resumed from."""
+"""Files that are written whole or not at all."""
 
 from __future__ import annotations
 
 import errno
 import os
+import socket
 import subprocess
+import sys
 
 import pytest
-import torch
-from conftest import run
+from conftest import ROOT, run
 
-from mmlckd.checkpoints import AtomicBackend, newest_checkpoint
+from mmlckd.checkpoints import AtomicBackend, newest_checkpoint, remove_leftovers
 from mmlckd.cli import check_folder
 
 ALONE = 'configs/demo/mnist5k_wrn10-1.py'
@@ -27,12 +28,6 @@ def small_disk(tmp_path):
     subprocess.run(['umount', '-l', folder], check=True)
 
 
-def save(path, age=0):
-    torch.save(dict(state_dict=dict(weight=torch.randn(50))), path)
-    os.utime(path, (1e9 - age, 1e9 - age))
-    return path
-
-
 @pytest.mark.parametrize('broken', ['fsync', 'replace'])
 def test_a_write_that_fails_leaves_what_was_there(broken, tmp_path, monkeypatch):
     path = tmp_path / 'epoch_1.pth'
@@ -47,51 +42,46 @@ def test_a_write_that_fails_leaves_what_was_there(broken, tmp_path, monkeypatch)
     assert [file.name for file in tmp_path.iterdir()] == ['epoch_1.pth'] and path.read_bytes() == b'old'
 
 
-def test_a_part_left_behind_is_taken_over(tmp_path):
-    (tmp_path / 'epoch_1.pth.part').write_bytes(b'half')
+def part(path, name, writer):
+    (path / f'{name}.{writer}.part').write_bytes(b'half')
+
+
+@pytest.fixture
+def ended():
+    """Number of a process that has ended."""
+    process = subprocess.Popen(['true'])
+    process.wait()
+    return process.pid
+
+
+def test_parts_that_killed_processes_left_are_removed(ended, tmp_path):
+    host = socket.gethostname().replace('.', '_')
+    running = os.getppid()
+    for writer in (f'{host}-{ended}', f'{host}-{running}', f'another-{ended}'):
+        part(tmp_path, 'epoch_1.pth', writer)
+    (tmp_path / 'epoch_1.pth.part').write_bytes(b'half')  # as the version before named it
+    part(tmp_path, 'epoch_2.pth', f'{host}-{ended}')
     AtomicBackend().put(b'whole', tmp_path / 'epoch_1.pth')
-    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [('epoch_1.pth', b'whole')]
+    others = {f'epoch_1.pth.{host}-{running}.part', f'epoch_1.pth.another-{ended}.part'}
+    assert {file.name for file in tmp_path.iterdir()} == {'epoch_1.pth', f'epoch_2.pth.{host}-{ended}.part'} | others
+    remove_leftovers(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {'epoch_1.pth'} | others
+    (tmp_path / 'film.part').write_bytes(b'of the user')
+    (tmp_path / 'data.zip.another-1.part').write_bytes(b'of the user')
+    remove_leftovers(tmp_path, alone=True)
+    assert {file.name for file in tmp_path.iterdir()} == {'epoch_1.pth', 'film.part', 'data.zip.another-1.part'}
 
 
-def test_the_named_checkpoint_is_resumed_from_though_others_are_newer(tmp_path):
-    assert newest_checkpoint(tmp_path) is None
-    named = save(tmp_path / 'epoch_3.pth', age=100)
-    save(tmp_path / 'epoch_60.pth')
-    (tmp_path / 'last_checkpoint').write_text(str(named))
-    assert newest_checkpoint(tmp_path) == str(named)
-
-
-@pytest.mark.parametrize(
-    'damage', ['cut short', 'a flipped bit', 'gone', 'named by an empty file', 'work folder moved']
-)
-def test_a_broken_checkpoint_is_passed_over(damage, tmp_path):
-    save(tmp_path / 'epoch_1.pth', age=200)
-    before, last = save(tmp_path / 'epoch_2.pth', age=100), save(tmp_path / 'epoch_3.pth')
-    save(tmp_path / 'best_epoch_3.pth')  # weights alone
-    pointer, content = tmp_path / 'last_checkpoint', last.read_bytes()
-    pointer.write_text(str(last))
-    expected = before
-    if damage == 'cut short':
-        last.write_bytes(content[: len(content) // 2])
-    elif damage == 'a flipped bit':
-        with torch.serialization.safe_globals([]):
-            weight = torch.load(last)['state_dict']['weight'].numpy().tobytes()
-        place = content.index(weight) + 17
-        last.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-    elif damage == 'gone':
-        last.unlink()
-    else:
-        pointer.write_text('' if damage == 'named by an empty file' else 'elsewhere/epoch_3.pth')
-        expected = last
-    assert newest_checkpoint(tmp_path) == str(expected)
-
-
-def test_nothing_but_broken_checkpoints_is_an_error(tmp_path):
-    (tmp_path / 'epoch_1.pth').write_bytes(b'PK')
-    with pytest.raises(
-        ValueError, match=r'no sound checkpoint to resume from, .*epoch_1.pth being broken: train anew without --resume'
-    ):
-        newest_checkpoint(tmp_path)
+def test_two_processes_that_write_one_name_do_not_write_one_part(tmp_path):
+    """Each time one of the two contents stands there, whole."""
+    program = (
+        'import sys; from mmlckd.checkpoints import AtomicBackend\n'
+        'for _ in range(60): AtomicBackend().put(sys.argv[1].encode() * 100_000, sys.argv[2])'
+    )
+    path = tmp_path / 'record.json'
+    jobs = [subprocess.Popen([sys.executable, '-c', program, letter, path], cwd=ROOT) for letter in 'ab']
+    assert [job.wait() for job in jobs] == [0, 0]
+    assert path.read_bytes() in (b'a' * 100_000, b'b' * 100_000) and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_full_disk_ends_in_one_sentence_and_keeps_the_checkpoints_before(small_disk, mnist):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import GUIDED, run
-from mmengine.registry import OPTIMIZERS
+from mmengine.registry import HOOKS as RUNNER_HOOKS
+from mmengine.registry import MODELS as RUNNER_MODELS
+from mmengine.registry import OPTIMIZERS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.utils import digit_version
 
@@ -32,7 +34,10 @@ def raising(error):
         (raising, (ValueError('raised by code that is none of ours'),)),
         (raising, (KeyError('epoch'),)),
         (transmitting_norm, ('feat', 'feat')),  # an attribute error inside this package
-        (MODELS.build, (dict(type='mmlckd.LogitsKDLoss', tau='warm'),)),  # a type error inside a class that is built
+        (
+            OPTIMIZERS.build,
+            (dict(type='SGD', lr='high', params=[torch.zeros(1)]),),
+        ),  # a type error inside what is built
         (digit_version, (3,)),  # one inside MMEngine, in an assertion
     ],
 )
@@ -59,6 +64,25 @@ def test_bugs(function, args):
         ),
         (MODELS.build, (dict(type='mmlckd.WideResNet'),), {}, "mmlckd.WideResNet lacks the field 'depth': add it"),
         (
+            MODELS.build,  # what is built by __new__
+            (dict(type='mmlckd.LipschitzDistiller', tap=['a']),),
+            {},
+            "mmlckd.LipschitzDistiller has no field 'tap': the closest are 'taps'",
+        ),
+        (
+            MODELS.build,
+            (dict(type='mmlckd.LipschitzDistiller', student=dict(type='A')),),
+            {},
+            "mmlckd.LipschitzDistiller lacks the field 'teacher' and 'losses': add it",
+        ),
+        (
+            MODELS.build,  # a class in place of a name
+            (dict(type=LipschitzKDLoss, iters=3),),
+            {},
+            "LipschitzKDLoss has no field 'iters': the closest are 'num_iters'",
+        ),
+        (MODELS.build, (dict(type='nosuch.Loss'),), {}, "type 'nosuch.Loss' is not known: "),
+        (
             OPTIMIZERS.build,
             (dict(type='SGD', lr=-1, params=[torch.zeros(1)]),),
             {},
@@ -70,6 +94,27 @@ def test_bugs(function, args):
 )
 def test_sentences(function, args, kwargs, sentence):
     assert sentence_of(error_of(function, *args, **kwargs)).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    'registry, scope, kind, sentence',
+    [
+        (RUNNER_HOOKS, 'mmpretrain', 'SpectralNormHook', "write 'mmlckd.SpectralNormHook'"),
+        (RUNNER_HOOKS, 'mmdet', 'mmdet.SpectralNormHook', "write 'mmlckd.SpectralNormHook'"),
+        (RUNNER_HOOKS, 'mmpretrain', 'SpectralNormHok', "the closest are 'mmlckd.SpectralNormHook'"),
+        (RUNNER_HOOKS, 'mmpretrain', 'ChekpointHook', "the closest are 'CheckpointHook'"),
+        (RUNNER_MODELS, 'mmpretrain', 'LipschitzDistiller', "write 'mmlckd.LipschitzDistiller'"),
+        (RUNNER_MODELS, 'mmseg', 'OFDLoss', "write 'mmlckd.OFDLoss'"),
+        (RUNNER_MODELS, 'mmdet', 'mmlckd.LipschitzKDLos', "the closest are 'mmlckd.LipschitzKDLoss'"),
+        (RUNNER_MODELS, 'mmpretrain', 'EncoderDecoder', "write 'mmseg.EncoderDecoder'"),
+        (RUNNER_MODELS, 'mmseg', 'ImageClassifer', "the closest are 'mmpretrain.ImageClassifier'"),
+    ],
+)
+def test_names_of_sibling_registries_come_with_their_scope(registry, scope, kind, sentence):
+    for host in ('mmpretrain', 'mmdet', 'mmseg'):
+        __import__(f'{host}.registry')
+    with DefaultScope.overwrite_default_scope(scope):
+        assert sentence in sentence_of(error_of(registry.build, dict(type=kind)))
 
 
 def test_an_error_behind_the_one_that_mmengine_raises():

@@ -398,7 +398,7 @@ CONFIGS = [
     (
         'weight of no loss',
         "custom_hooks = [dict(type='mmlckd.LossWeightHook', loss='lipshitz', milestones=[1], weights=[0.])]",
-        "LossWeightHook.loss is 'lipshitz': name one of the distillation losses with a loss_weight, of which there are 'lipschitz', 'ofd', 'kd'",
+        "LossWeightHook.loss is 'lipshitz': name one of the distillation losses with a loss_weight: 'lipschitz', 'ofd', 'kd'",
     ),
     (
         'unknown hook',

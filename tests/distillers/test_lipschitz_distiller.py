@@ -284,6 +284,7 @@ def test_precision_is_the_teachers_alone(batch):
     assert all(torch.equal(one, other) for one, other in zip(readings[None], readings['fp32']))
 
 
+@pytest.mark.slow
 def test_a_compiled_step_is_the_same_step(batch):
     losses = []
     for wrap in (

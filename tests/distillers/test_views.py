@@ -98,31 +98,61 @@ def test_each_loss_sees_the_views_it_asks_for(classification):
     assert not torch.equal(student[0], student[1])
 
 
-def test_the_second_view_moves_no_statistics_and_no_task_loss(family):
-    """Running statistics and the student's own losses are those of a model without a second view."""
-    kd = dict(type='mmlckd.AttentionTransferLoss')
+def test_the_students_own_loss_sees_the_first_view_only(family):
+    """Its own losses are those of a model without a second view; running statistics see both."""
+    attention = dict(type='mmlckd.AttentionTransferLoss')
     student = copy.deepcopy(family.student)
     if family.name == 'segmentation':
         student.decode_head.dropout_ratio = student.auxiliary_head.dropout_ratio = 0.0
-    fixed = dict(type='mmlckd.MixedView', max_part=0.5)
-    models = [
-        build(family, dict(at=dict(kd, views=views)), view=view, student=student).train()
-        for view, views in ((None, 'first'), (fixed, 'second'))
-    ]
-    terms = []
-    for model in models:
+    models, terms = [], []
+    for view, views in ((None, 'first'), (MIXED, 'second')):
+        model = build(family, dict(at=dict(attention, views=views)), view=view, student=student).train()
         draw = model.distiller.views_of
         model.distiller.views_of = lambda *args, draw=draw: [draw(*args), torch.manual_seed(2)][0]
+        models.append(model)
         terms.append(step(model, family)[1])
     own = [{name: value for name, value in each.items() if not name.startswith('distiller.')} for each in terms]
     assert own[0].keys() == own[1].keys()
     for name, value in own[0].items():
         pairs = zip(value, own[1][name]) if isinstance(value, list) else [(value, own[1][name])]
         assert all(torch.equal(*map(torch.as_tensor, pair)) for pair in pairs)
-    state = [model.state_dict() for model in models]
-    statistics = [key for key in state[0] if 'running' in key or 'num_batches' in key]
-    assert statistics and all(torch.equal(state[0][key], state[1][key]) for key in statistics)
-    assert all(module.track_running_stats for module in models[1].modules() if hasattr(module, 'track_running_stats'))
+    counts = [model.backbone.layer4[-1].bn2.num_batches_tracked.item() for model in models]
+    assert counts == [1, 2]
+
+
+def test_the_second_forward_ends_at_the_deepest_tap_that_is_looked_at(classification):
+    losses = dict(
+        local=dict(LOCAL, center=False, connectors=True, taps=STAGES[:2]), kd=dict(type='mmlckd.LogitsKDLoss')
+    )
+    model = build(classification, losses, taps=['head.fc']).train()
+    fired = {}
+    for network, side in ((model, 'student'), (model.distiller.teacher.model, 'teacher')):
+        for path in ('backbone.layer2', 'backbone.layer3'):
+            key = (side, path)
+            network.get_submodule(path).register_forward_hook(
+                lambda *_, key=key: fired.update({key: 1 + fired.get(key, 0)})
+            )
+    step(model, classification)
+    assert {key[1]: count for key, count in fired.items() if key[0] == 'student'} == {
+        'backbone.layer2': 2,
+        'backbone.layer3': 1,
+    }
+    assert fired['teacher', 'backbone.layer3'] == 1
+
+
+def test_quotients_are_per_pixel_value(classification):
+    model = build(classification, dict(local=LOCAL), taps=['head.fc']).eval()
+    views = []
+    draw = model.distiller.views_of
+    model.distiller.views_of = lambda *args: views.extend(draw(*args)) or views
+    logits = []
+    model.head.fc.register_forward_hook(lambda module, args, output: logits.append(output.detach()))
+    step(model, classification)
+    change = (views[1] - views[0]) * 60  # the preprocessor's standard deviation
+    quotients = (logits[1] - logits[0]).sub((logits[1] - logits[0]).mean(1, keepdim=True)).norm(dim=1)
+    expected = (quotients / change.flatten(1).norm(dim=1)).mean()
+    found = model.distiller.entries[0].statistics()['local_student']
+    assert torch.allclose(found, expected.view(1), rtol=1e-4)
 
 
 def test_gradient_of_the_guidance_reaches_every_family(family):
@@ -148,7 +178,7 @@ def test_a_connectors_bias_cancels(classification):
 @pytest.mark.parametrize(
     'arguments, message',
     [
-        (dict(losses=dict(local=LOCAL), view=None), 'losses.local compares two views, and the distiller has no `view`'),
+        (dict(losses=dict(local=LOCAL), view=None), 'losses.local looks at a second view, and there is none'),
         (dict(losses=dict(kd=dict(type='mmlckd.LogitsKDLoss', views='third'))), "losses.kd.views is 'third': choose"),
         (dict(losses=dict(local=dict(LOCAL, views='first'))), "losses.local.views is 'first'.*needs both"),
         (dict(losses=dict(kd=dict(type='mmlckd.LogitsKDLoss'))), 'view is set, and no loss looks at the second view'),

@@ -26,15 +26,23 @@ def collate(items):
     return dict(inputs=[image for image, _ in items], data_samples=[sample for _, sample in items])
 
 
+def small(model, width):
+    """A classifier's config with a backbone that takes milliseconds a step."""
+    model = copy.deepcopy(model)
+    model['backbone'] = dict(type='mmlckd.WideResNet', depth=10, widen_factor=width)
+    model['head']['in_channels'] = 64 * width
+    return model
+
+
 def runner(family, tmp_path, hooks, connectors=True, iters=4, accumulate=1, epochs=None, **kwargs):
     """Runner of some iterations, or of some epochs of two iterations; each leaves a checkpoint."""
     torch.manual_seed(0)
     model = MODELS.build(
         dict(
             type='mmlckd.LipschitzDistiller',
-            student=family.student,
-            teacher=dict(model=family.teacher),
-            taps=['backbone.layer3', 'backbone.layer4'],
+            student=small(family.student, 1),
+            teacher=dict(model=small(family.teacher, 2)),
+            taps=['backbone.layer2', 'backbone.layer3'],
             losses=dict(lipschitz=dict(type='mmlckd.LipschitzKDLoss', connectors=connectors)),
         )
     )

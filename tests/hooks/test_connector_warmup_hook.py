@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 from short_run import runner
+
+from mmlckd.registry import HOOKS
 
 
 def parameters(folder, iteration):
@@ -41,17 +44,40 @@ def test_student_waits_and_then_learns(classification, tmp_path, accumulate):
     assert not same(during['student'], after['student'])
 
 
+class Killed(Hook):
+    """Ends the run before its second iteration."""
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 1:
+            raise KeyboardInterrupt
+
+
 def test_a_resumed_run_goes_on_waiting(classification, tmp_path):
     hooks = [dict(type='mmlckd.ConnectorWarmupHook', iters=3)]
-    runner(classification, tmp_path, hooks, iters=1).train()
+    with pytest.raises(KeyboardInterrupt):
+        runner(classification, tmp_path, [*hooks, Killed()], iters=4).train()
     again = runner(classification, tmp_path, hooks, iters=4, resume=True)
     again.train()
     one, three, four = (parameters(tmp_path, i) for i in (1, 3, 4))
     assert same(one['student'], three['student']) and not same(three['student'], four['student'])
 
 
-def test_without_connectors_it_is_refused(classification, tmp_path):
-    with pytest.raises(ValueError, match=r'ConnectorWarmupHook\(iters=3\) finds no connectors'):
-        runner(classification, tmp_path, [dict(type='mmlckd.ConnectorWarmupHook', iters=3)], connectors=False).train()
-    with pytest.raises(ValueError, match='iters is 0'):
-        runner(classification, tmp_path, [dict(type='mmlckd.ConnectorWarmupHook', iters=0)])
+@pytest.mark.parametrize('iters', [0, -3, 2.5, True, None, '3'])
+def test_wrong_arguments_are_refused(iters):
+    with pytest.raises(ValueError, match=f'ConnectorWarmupHook.iters is {iters!r}: give at least 1 iteration'):
+        HOOKS.build(dict(type='mmlckd.ConnectorWarmupHook', iters=iters))
+
+
+@pytest.mark.parametrize(
+    'hooks, options, message',
+    [
+        ([3], dict(connectors=False), r'ConnectorWarmupHook\(iters=3\) finds no connectors'),
+        ([4], {}, 'iters is 4 and the run has 4 iterations, so the student would never be trained'),
+        ([5], dict(epochs=2), 'iters is 5 and the run has 4 iterations'),  # two epochs of two iterations
+        ([2, 3], {}, 'two hooks of type ConnectorWarmupHook: give one, with the larger number of iterations'),
+    ],
+)
+def test_a_run_that_it_cannot_serve_is_refused(hooks, options, message, classification, tmp_path):
+    hooks = [dict(type='mmlckd.ConnectorWarmupHook', iters=iters) for iters in hooks]
+    with pytest.raises(ValueError, match=message):
+        runner(classification, tmp_path, hooks, **options).train()

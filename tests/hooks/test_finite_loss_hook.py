@@ -49,18 +49,26 @@ def test_training_ends_when_the_loss_stays_lost(classification, tmp_path, heard)
 def test_samples_left_out_are_counted_once(classification, tmp_path, heard):
     run = runner(classification, tmp_path, [dict(type='mmlckd.FiniteLossHook', interval=2)], iters=4)
     run.model.distiller.teacher.load()
-    for parameter in run.model.distiller.teacher.model.backbone.layer4.parameters():
+    for parameter in run.model.distiller.teacher.model.backbone.layer3.parameters():
         parameter.data.zero_()  # batch norms with neither weight nor bias: a dead stage
-    run.model.distiller.teacher.model.backbone.layer4.register_forward_hook(lambda module, args, output: output * 0)
+    run.model.distiller.teacher.model.backbone.layer3.register_forward_hook(lambda module, args, output: output * 0)
     run.train()
     # one pair of taps, two images a batch, two iterations between reports
     assert heard == [
-        f'losses.lipschitz left out 4 samples, counted by pair of taps, whose maps are zero or not finite, up to iteration {end}'
+        'losses.lipschitz left out 4 samples, counted by pair of taps, whose maps are zero or not finite, '
+        f'up to iteration {end}'
         for end in (2, 4)
     ]
 
 
 @pytest.mark.parametrize('field', ['interval', 'patience'])
-def test_wrong_arguments(field):
-    with pytest.raises(ValueError, match=f'FiniteLossHook.{field} is 0'):
-        HOOKS.build({'type': 'mmlckd.FiniteLossHook', field: 0})
+@pytest.mark.parametrize('value', [0, -1, 1.5, None, '50'])
+def test_wrong_arguments(field, value):
+    with pytest.raises(ValueError, match=f'FiniteLossHook.{field} is {value!r}: give at least 1 iteration'):
+        HOOKS.build({'type': 'mmlckd.FiniteLossHook', field: value})
+
+
+def test_two_hooks_are_refused(classification, tmp_path):
+    hooks = [dict(type='mmlckd.FiniteLossHook', patience=patience) for patience in (50, 1000)]
+    with pytest.raises(ValueError, match='two hooks of type FiniteLossHook: set its options in default_hooks'):
+        runner(classification, tmp_path, hooks).train()

@@ -50,17 +50,54 @@ def test_a_resumed_run_has_the_weight_of_its_epoch(classification, tmp_path):
     'options, message',
     [
         (dict(milestones=[1, 2], weights=[1.0]), '2 milestones and 1 weights'),
-        (dict(milestones=[2, 2], weights=[1.0, 1.0]), r'milestones is \[2, 2\]'),
+        (dict(milestones=[2, 2], weights=[1.0, 1.0]), r'milestones is \[2, 2\]: give increasing numbers'),
+        (dict(milestones=[0], weights=[1.0]), r'milestones is \[0\]'),
+        (dict(milestones=[0.5], weights=[1.0]), r'milestones is \[0.5\]'),
+        (dict(milestones=1, weights=[1.0]), 'milestones is 1: give a list'),
+        (dict(milestones=[], weights=[]), r'milestones is \[\]: give a list'),
+        (dict(milestones=None, weights=None), 'milestones is None'),
         (dict(milestones=[1], weights=[-1.0]), r'weights is \[-1.0\]'),
+        (dict(milestones=[1], weights=[float('nan')]), r'weights is \[nan\]'),
+        (dict(milestones=[1, 2], weights=[0.0, float('inf')]), r'weights is \[0.0, inf\]'),
+        (dict(milestones=[1], weights=['1']), r"weights is \['1'\]"),
+        (dict(milestones=[1], weights=[1.0], by_epoch='no'), "by_epoch is 'no': choose True or False"),
+        (dict(milestones=[1], weights=[1.0], ramp=None), 'ramp is None: choose True or False'),
     ],
 )
-def test_lists_that_do_not_fit_are_refused(options, message):
+def test_wrong_arguments_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         HOOKS.build(hook(**options))
 
 
-def test_an_unknown_loss_is_refused(classification, tmp_path):
-    with pytest.raises(ValueError, match="LossWeightHook.loss is 'kd': name one of .* there are 'lipschitz'"):
-        runner(
-            classification, tmp_path, [dict(type='mmlckd.LossWeightHook', loss='kd', milestones=[1], weights=[1.0])]
-        ).train()
+ONE = dict(milestones=[1], weights=[1.0], by_epoch=False)
+
+
+@pytest.mark.parametrize(
+    'hooks, message',
+    [
+        (
+            [dict(ONE, type='mmlckd.LossWeightHook', loss='kd')],
+            "LossWeightHook.loss is 'kd': name one of the distillation losses with a loss_weight: 'lipschitz'",
+        ),
+        ([hook(**{**ONE, 'by_epoch': True})], r'milestones is \[1\], in epochs, and the run counts iterations \(4\)'),
+        (
+            [hook(**ONE), hook(**{**ONE, 'milestones': [2]})],
+            "two hooks of type LossWeightHook with loss='lipschitz': give one with all milestones",
+        ),
+    ],
+)
+def test_hooks_that_the_run_cannot_obey_are_refused(hooks, message, classification, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        runner(classification, tmp_path, hooks).train()
+
+
+@pytest.mark.parametrize(
+    'length, options, sentence',
+    [
+        (dict(epochs=1), dict(milestones=[1, 2]), 'has 1, 2, and the run ends after 1 epochs: these do nothing'),
+        (dict(iters=2), dict(milestones=[1, 2], by_epoch=False), 'has 2, and the run ends after 2 iterations'),
+    ],
+)
+def test_milestones_behind_the_end_are_named(length, options, sentence, classification, tmp_path, capfd):
+    runner(classification, tmp_path, [hook(**options, weights=[0.5, 0.25])], **length).train()
+    assert f'LossWeightHook.milestones {sentence}' in ''.join(capfd.readouterr())

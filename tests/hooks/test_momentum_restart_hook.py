@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+import re
 
 import pytest
 import torch
 from mmengine.hooks import Hook
 from short_run import runner
 
+from mmlckd.hooks import MomentumRestartHook
 from mmlckd.registry import HOOKS
 
 
 class Buffers(Hook):
-    """Notes of each iteration whether momentum was this step's gradient alone, decay included, as in a first step."""
+    """Notes in each iteration whether momentum is this step's gradient alone, with decay: that of a first step."""
 
     def before_train(self, runner):
         self.first = []
@@ -44,18 +45,33 @@ def test_momentum_starts_anew_at_the_named_epochs_and_after_a_resume(classificat
 
 
 @pytest.mark.parametrize('batches_done, kept', [(0, False), (1, True)])
-def test_an_epoch_that_is_resumed_in_its_midst_keeps_its_momentum(batches_done, kept):
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1)
-    optimizer.state['momentum'] = 1
-    run = SimpleNamespace(
-        epoch=1,
-        train_loop=SimpleNamespace(batches_done=batches_done),
-        optim_wrapper=SimpleNamespace(optimizer=optimizer),
-    )
-    HOOKS.build(dict(type='mmlckd.MomentumRestartHook', epochs=[1])).before_train_epoch(run)
-    assert bool(optimizer.state) == kept
+def test_a_run_resumed_within_an_epoch_keeps_its_momentum(batches_done, kept, classification, tmp_path):
+    run = runner(classification, tmp_path, [dict(type='mmlckd.MomentumRestartHook', epochs=[0])], epochs=1)
+    hook = next(hook for hook in run.hooks if isinstance(hook, MomentumRestartHook))
+    run.optim_wrapper = run.build_optim_wrapper(run.optim_wrapper)
+    run._train_loop = run.build_train_loop(run.train_loop)
+    hook.before_train(run)
+    run.train_loop.batches_done = batches_done
+    run.optim_wrapper.optimizer.state['momentum'] = 1
+    hook.before_train_epoch(run)
+    assert bool(run.optim_wrapper.optimizer.state) == kept
 
 
-def test_wrong_epochs_are_refused():
-    with pytest.raises(ValueError, match=r'MomentumRestartHook.epochs is \[-1\]'):
-        HOOKS.build(dict(type='mmlckd.MomentumRestartHook', epochs=[-1]))
+@pytest.mark.parametrize('epochs', [[-1], [0.5], [True], [], 3, None, ['1']])
+def test_wrong_epochs_are_refused(epochs):
+    with pytest.raises(ValueError, match=f'MomentumRestartHook.epochs is {re.escape(repr(epochs))}: give a list'):
+        HOOKS.build(dict(type='mmlckd.MomentumRestartHook', epochs=epochs))
+
+
+def test_a_run_that_counts_iterations_is_refused(classification, tmp_path):
+    hooks = [dict(type='mmlckd.MomentumRestartHook', epochs=[0, 1])]
+    with pytest.raises(
+        ValueError, match=r'epochs is \[0, 1\], in epochs, and the run counts iterations \(4\): train by'
+    ):
+        runner(classification, tmp_path, hooks).train()
+
+
+def test_two_hooks_are_refused(classification, tmp_path):
+    hooks = [dict(type='mmlckd.MomentumRestartHook', epochs=[epoch]) for epoch in (0, 1)]
+    with pytest.raises(ValueError, match='two hooks of type MomentumRestartHook: give one with all epochs'):
+        runner(classification, tmp_path, hooks, epochs=2).train()

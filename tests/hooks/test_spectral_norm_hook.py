@@ -13,37 +13,21 @@ from conftest import ROOT, run
 from mmcv.cnn import build_conv_layer
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
+from small_network import Model
 from torch import nn
 from torch.utils.data import DataLoader
 
 from mmlckd.analysis import LayerNorms
 from mmlckd.checkpoints import read_checkpoint
-from mmlckd.hooks.spectral_norm_hook import read_statistics
+from mmlckd.hooks.loss_statistics import read_statistics
 from mmlckd.losses import LipschitzKDLoss
 from mmlckd.registry import HOOKS
-
-
-class Model(BaseModel):
-    """A network of convolutions, batch norm and a linear layer, small enough for the explicit matrices of its layers."""
-
-    def __init__(self):
-        super().__init__()
-        self.conv1 = nn.Conv2d(2, 4, 3, stride=2, padding=1)
-        self.bn = nn.BatchNorm2d(4)
-        self.conv2 = nn.Conv2d(4, 4, 3, padding=2, dilation=2, groups=2)
-        self.fc = nn.Linear(4, 3)
-
-    def forward(self, inputs, labels, mode='tensor'):
-        feat = self.conv2(self.bn(self.conv1(inputs)).relu())
-        logits = self.fc(feat.relu().mean((2, 3)))
-        return dict(loss=nn.functional.cross_entropy(logits, labels)) if mode == 'loss' else logits
-
 
 SHAPES = dict(conv1=(2, 8, 6), conv2=(4, 4, 3), fc=(4,))
 
 
 def exact(model, name, folded=()):
-    """Largest singular value of a layer's matrix, made column by column; with the batch norm behind it where asked."""
+    """Largest singular value of a layer's matrix, built column by column, and with a folded batch norm where asked."""
     shape = SHAPES[name]
     layer = getattr(model, name).double()
     size = torch.Size(shape).numel()
@@ -122,15 +106,15 @@ def test_the_bound_holds_at_the_end_and_in_the_averaged_model(tmp_path, fold_nor
     free = runner(tmp_path / 'free', hook)
     free.train()
     folded = ['conv1'] if fold_norms else []
-    assert all(exact(free.model, name, folded) > 0.5 for name in SHAPES)  # what the bound is up against
+    assert all(exact(free.model, name, folded) > 0.5 for name in SHAPES)  # without the bound
     run = runner(tmp_path / 'bound', dict(hook, max_norm=0.5))
     run.register_hook(
         HOOKS.build(dict(type='EMAHook'))
-    )  # in ten iterations it hardly leaves the weights of the first reading
+    )  # In ten iterations it hardly leaves the first reading's weights.
     run.train()
     content = read_checkpoint(str(tmp_path / 'bound' / 'epoch_5.pth'))
-    # EMAHook saves the averaged weights as the state and the trained ones beside it. The first and the last reading are exact, and an
-    # average of weights bounded as well as two iterations see it is bounded as well.
+    # EMAHook saves the averaged weights as the state, and the trained ones beside it. The first and the last reading
+    # are exact. In between two iterations bound the weights as well as they see, and their average is bounded as well.
     for part, bound in (('ema_state_dict', 0.5), ('state_dict', 0.55)):
         model = Model()
         model.load_state_dict(
@@ -277,9 +261,8 @@ def test_readings_are_of_the_samples_that_the_loss_keeps(monkeypatch):
     student[1][0] = 0  # the first sample has norm 0 in both pairs
     student[0] *= 2  # and the others twice the teacher's in the first
     loss(student, feats)
-    monkeypatch.setattr(
-        'mmlckd.hooks.spectral_norm_hook.entries_of', lambda model: [SimpleNamespace(statistics=loss.statistics)]
-    )
+    entry = SimpleNamespace(statistics=loss.statistics)
+    monkeypatch.setattr('mmlckd.hooks.loss_statistics.entries_of', lambda model: [entry])
     reading = read_statistics(None)
     assert reading['log_ratio'] == pytest.approx([math.log(2), 0], abs=1e-5)
     assert reading['student'] == pytest.approx([2 * reading['teacher'][0], reading['teacher'][1]], rel=1e-5)
@@ -292,9 +275,16 @@ def test_readings_are_of_the_samples_that_the_loss_keeps(monkeypatch):
     'options, message',
     [
         (dict(interval=0), 'interval is 0'),
-        (dict(num_iters=1), 'num_iters is 1: at least 2'),
+        (dict(interval='5'), "interval is '5'"),
+        (dict(num_iters=1), 'num_iters is 1: give at least 2'),
+        (dict(num_iters=2.5), 'num_iters is 2.5: give at least 2'),
+        (dict(layers=3), 'layers is 3: give parts of layer names'),
+        (dict(layers=['conv', None]), r"layers is \['conv', None\]: give parts of layer names"),
+        (dict(fold_norms=1), 'fold_norms is 1: choose True or False'),
         (dict(max_norm=1.0), 'max_norm is 1.0 and layers None'),
         (dict(layers='conv', max_norm=-1.0), 'max_norm is -1.0'),
+        (dict(layers='conv', max_norm=float('nan')), 'max_norm is nan'),
+        (dict(layers='conv', max_norm=[1.0]), r'max_norm is \[1.0\]'),
     ],
 )
 def test_wrong_arguments_are_named(options, message):
@@ -310,6 +300,14 @@ def test_layers_that_are_not_there_are_named(layers, message, tmp_path):
         runner(tmp_path, dict(layers=layers)).train()
 
 
+def test_two_hooks_are_refused(tmp_path):
+    run = runner(tmp_path, dict(layers='conv'))
+    run.register_hook(HOOKS.build(dict(type='mmlckd.SpectralNormHook', layers='fc')))
+    with pytest.raises(ValueError, match='two hooks of type SpectralNormHook: give one with all layers'):
+        run.train()
+
+
+@pytest.mark.process
 def test_two_ranks_stay_one_model(tmp_path):
     folder = Path(__file__).parent
     result = run(
@@ -319,6 +317,6 @@ def test_two_ranks_stay_one_model(tmp_path):
         '--master_port=29587',
         folder / 'two_ranks.py',
         tmp_path,
-        PYTHONPATH=f'{ROOT}:{folder.parent}:{folder}',
+        PYTHONPATH=f'{ROOT}:{folder.parent}',
     )
     assert result.returncode == 0, result.stderr[-3000:]

@@ -7,7 +7,7 @@ import sys
 import torch
 from mmengine.dist import all_gather_object, get_rank
 from mmengine.runner import Runner
-from test_spectral_norm_hook import Model
+from small_network import Model
 from torch import distributed
 from torch.utils.data import DataLoader
 

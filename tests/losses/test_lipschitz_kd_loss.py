@@ -67,8 +67,14 @@ def test_gradient_reaches_every_student_map_and_no_teacher_map():
 
 
 def test_other_channels_and_sizes_of_the_teacher():
-    teacher = maps(1, [(3, 5, 20, 20), (3, 7, 10, 10), (3, 9, 5, 5), (3, 40, 5, 5)])
-    assert LipschitzKDLoss()(maps(0), teacher).isfinite()
+    student, teacher = maps(0), maps(1, [(3, 5, 20, 20), (3, 7, 10, 10), (3, 9, 5, 5), (3, 40, 5, 5)])
+    loss = LipschitzKDLoss()
+    value = loss(student, teacher).item()
+    expected = 0.0
+    for k in range(3):
+        norms = [transmitting_norm(*feats[k : k + 2], center=True) for feats in (student, teacher)]
+        expected += 2.0 ** (k - 3) * (norms[0] / norms[1]).log().square().mean().item()
+    assert value == pytest.approx(expected) and value > 0 and loss.left_out == 0  # no sample is masked
 
 
 def test_gradcheck():

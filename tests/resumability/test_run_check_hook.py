@@ -7,7 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.optim import OptimWrapper
+from mmengine.model import BaseTTAModel
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from small_run import runner as small_runner
 from torch import nn
 
 from mmlckd.resumability import RunCheckHook
@@ -30,24 +32,32 @@ class Data(list):
         self.metainfo = dict(classes=classes)
 
 
-def runner(model, data=None, optimizer=torch.optim.SGD, **config):
+def runner(model, data=None, optimizer=torch.optim.SGD, folder=None, **config):
     optim_wrapper = OptimWrapper(optimizer(model.parameters(), lr=0.1))
     loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=data))
-    return SimpleNamespace(model=model, cfg=Config(config), optim_wrapper=optim_wrapper, train_loop=loop, val_loop=None)
+    return SimpleNamespace(
+        model=model,
+        cfg=Config(config),
+        optim_wrapper=optim_wrapper,
+        param_schedulers=None,
+        train_loop=loop,
+        val_loop=None,
+        work_dir=folder,
+    )
 
 
 def checkpoint(model, optimizer=torch.optim.SGD):
     return dict(
         state_dict=model.state_dict(),
-        meta={},
-        message_hub={},
+        meta=dict(epoch=1, iter=4),
+        message_hub=dict(log_scalars={}, runtime_info={}, resumed_keys={}),
         optimizer=optimizer(model.parameters(), lr=0.1).state_dict(),
     )
 
 
-def test_sound_data_passes():
-    RunCheckHook().before_train(runner(Network(), Data(classes=('a', 'b', 'c'))))
-    RunCheckHook().before_train(runner(Network(), Data()))  # classes that nobody named
+def test_sound_data_passes(tmp_path):
+    RunCheckHook().before_train(runner(Network(), Data(classes=('a', 'b', 'c')), folder=tmp_path))
+    RunCheckHook().before_train(runner(Network(), Data(), folder=tmp_path))  # classes that nobody named
 
 
 @pytest.mark.parametrize(
@@ -57,9 +67,9 @@ def test_sound_data_passes():
         (Data(classes=('a', 'b')), 'train_dataloader.dataset has 2 classes and head.num_classes is 3'),
     ],
 )
-def test_data(data, sentence):
+def test_data(data, sentence, tmp_path):
     with pytest.raises(ValueError, match=sentence):
-        RunCheckHook().before_train(runner(Network(), data))
+        RunCheckHook().before_train(runner(Network(), data, folder=tmp_path))
 
 
 def test_finetuning_with_a_new_head_is_no_mistake():
@@ -100,3 +110,71 @@ def test_what_training_goes_on_from():
 def test_what_it_does_not_go_on_from(content, sentence):
     with pytest.raises(ValueError, match=f"--resume is given 'a.pth', which .*{sentence}"):
         RunCheckHook().after_load_checkpoint(runner(Network(), load_from='a.pth', resume=True), content)
+
+
+class TestTime(BaseTTAModel):
+    """Test-time augmentation, as stock test tools wrap a model."""
+
+    def merge_preds(self, data_samples_list):
+        return data_samples_list[0]
+
+
+def test_a_checkpoint_that_fits_is_looked_at_through_wrappers():
+    class Tested(Network):
+        def test_step(self, data):
+            return data
+
+    RunCheckHook().after_load_checkpoint(runner(TestTime(Tested()), load_from='a.pth'), checkpoint(Tested()))
+    with pytest.raises(ValueError, match="load_from is 'a.pth', which does not fit Tested"):
+        other = dict(state_dict=dict(weight=torch.zeros(1)))
+        RunCheckHook().after_load_checkpoint(runner(TestTime(Tested()), load_from='a.pth'), other)
+
+
+@pytest.mark.parametrize(
+    'hook, field',
+    [
+        (dict(type='EarlyStoppingHook', monitor='acc', rule='greater'), 'EarlyStoppingHook.monitor'),
+        (dict(type='CheckpointHook', save_best='acc', rule='greater'), 'default_hooks.checkpoint.save_best'),
+        (
+            dict(type='CheckpointHook', save_best=['accuracy', 'acc'], rule='greater'),
+            'default_hooks.checkpoint.save_best',
+        ),
+    ],
+)
+def test_a_metric_that_evaluation_does_not_give(hook, field, tmp_path):
+    hooks = [RunCheckHook(), *([hook] if 'monitor' in hook else [])]
+    saving = hook if 'save_best' in hook else dict(type='CheckpointHook')
+    with pytest.raises(ValueError, match=f"{field} is 'acc', and evaluation gives accuracy: choose of these"):
+        small_runner(tmp_path, hooks, saving, max_epochs=2, validate=True).train()
+
+
+def test_metrics_that_it_gives(tmp_path):
+    stopping = dict(type='EarlyStoppingHook', monitor='accuracy', rule='greater', patience=9)
+    saving = dict(type='CheckpointHook', save_best='auto', rule='greater')
+    small_runner(tmp_path, [RunCheckHook(), stopping], saving, max_epochs=2, validate=True).train()
+
+
+def test_groups_of_parameters_are_the_optimizers_own():
+    """MMEngine's wrapper adds a group of settings to those of an optimizer that has several."""
+    network = Network()
+    groups = [dict(params=[parameter], lr=0.1) for parameter in network.parameters()]
+    run = runner(network, load_from='a.pth', resume=True, optimizer=lambda *_, **__: torch.optim.SGD(groups))
+    content = dict(checkpoint(network), optimizer=run.optim_wrapper.state_dict())
+    assert 'base_param_settings' in content['optimizer'] and len(run.optim_wrapper.param_groups) == len(groups) + 1
+    RunCheckHook().after_load_checkpoint(run, content)
+    fewer = dict(content, optimizer=torch.optim.SGD(groups[:-1]).state_dict())
+    with pytest.raises(ValueError, match=r'parameter groups of \[1, 1, 1, 1, 1\] tensors for \[1, 1, 1, 1, 1, 1\]'):
+        RunCheckHook().after_load_checkpoint(run, fewer)
+
+
+def test_several_optimizers():
+    network = Network()
+    wrappers = {
+        name: OptimWrapper(torch.optim.SGD(part.parameters(), lr=0.1)) for name, part in network.named_children()
+    }
+    run = runner(network, load_from='a.pth', resume=True)
+    run.optim_wrapper = OptimWrapperDict(**wrappers)
+    RunCheckHook().after_load_checkpoint(run, dict(checkpoint(network), optimizer=run.optim_wrapper.state_dict()))
+    with pytest.raises(ValueError, match="the state of its optimizer 'head' is not what an optimizer saves"):
+        saved = {name: state for name, state in run.optim_wrapper.state_dict().items() if name != 'head'}
+        RunCheckHook().after_load_checkpoint(run, dict(checkpoint(network), optimizer=saved))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import errno
 import multiprocessing
 import os
@@ -9,36 +10,11 @@ import signal
 import time
 
 import pytest
-import torch
-from mmengine.runner import Runner
-from test_spectral_norm_hook import Model
-from torch.utils.data import DataLoader
+from mmengine.hooks import Hook
+from small_run import SAFE, names, runner
 
 from mmlckd.checkpoints import newest_checkpoint, read_checkpoint
 from mmlckd.resumability import PreemptionHook, RandomStateHook, SafeCheckpointHook
-
-SAFE = dict(type='mmlckd.SafeCheckpointHook')
-
-
-def runner(folder, hooks, checkpoint, accumulate=1, resume=False, **loop):
-    """Runner of four iterations an epoch."""
-    data = DataLoader([dict(inputs=torch.randn(2, 8, 6), labels=torch.tensor(i % 3)) for i in range(8)], batch_size=2)
-    return Runner(
-        Model(),
-        str(folder),
-        data,
-        train_cfg=loop,
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1), accumulative_counts=accumulate),
-        default_hooks=dict(logger=None, checkpoint=dict(dict(by_epoch=loop['by_epoch'], interval=1), **checkpoint)),
-        custom_hooks=hooks,
-        default_scope='mmengine',
-        experiment_name=f'{folder.name}_{resume}',
-        resume=resume,
-    )
-
-
-def names(folder):
-    return sorted(path.name for path in folder.glob('*.pth*'))
 
 
 def test_the_only_checkpoint_outlives_a_write_that_fails(tmp_path, monkeypatch):
@@ -65,7 +41,7 @@ def test_outdated_checkpoints_are_removed(tmp_path):
 def test_a_kill_between_writing_and_removing_leaves_nothing_behind(tmp_path, monkeypatch):
     safe = dict(SAFE, max_keep_ckpts=1)
 
-    def killed(self, run, *_):
+    def killed(self, run, **_):
         if self.saved_iter == 8:
             raise KeyboardInterrupt
 
@@ -75,6 +51,94 @@ def test_a_kill_between_writing_and_removing_leaves_nothing_behind(tmp_path, mon
     assert names(tmp_path) == ['epoch_1.pth', 'epoch_2.pth']
     runner(tmp_path, [], safe, resume=True, by_epoch=True, max_epochs=2).train()
     assert names(tmp_path) == ['epoch_2.pth']
+
+
+class Spoils(Hook):
+    """The weights, or the loss alone, are not finite in some iterations."""
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, iterations, what):
+        self.iterations, self.what = iterations, what
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter in self.iterations and self.what == 'weights':
+            runner.model.fc.bias.data.fill_(float('nan'))
+        if runner.iter in self.iterations and self.what == 'statistics':
+            runner.model.bn.running_var.fill_(float('inf'))
+        if runner.iter in self.iterations and self.what == 'loss':
+            runner.message_hub.update_scalar('train/loss', float('inf'))
+
+
+@pytest.mark.parametrize('what', ['weights', 'statistics'])
+def test_a_run_that_diverges_keeps_its_sound_checkpoints(what, tmp_path):
+    hooks = [Spoils(range(8, 99), what)]  # from the third epoch on
+    runner(tmp_path, hooks, dict(SAFE, max_keep_ckpts=2), max_epochs=6).train()
+    assert names(tmp_path) == [f'epoch_{i}.pth' for i in (1, 2, 5, 6)]
+    # resumed from the last one, it still is what it is
+    runner(tmp_path, hooks, dict(SAFE, max_keep_ckpts=2), resume=True, max_epochs=8).train()
+    assert names(tmp_path) == [f'epoch_{i}.pth' for i in (1, 2, 7, 8)]
+    # resumed from a sound one, it goes on with two
+    runner(tmp_path, [], dict(SAFE, max_keep_ckpts=2), resume=tmp_path / 'epoch_2.pth', max_epochs=5).train()
+    assert {'epoch_4.pth', 'epoch_5.pth'} <= set(names(tmp_path)) and 'epoch_3.pth' not in names(tmp_path)
+
+
+def test_nothing_is_removed_after_a_loss_that_is_not_finite_until_losses_are_again(tmp_path):
+    run = runner(tmp_path, [Spoils(range(9, 15), 'loss')], dict(SAFE, max_keep_ckpts=2), max_epochs=5)
+    seen = []
+
+    class Looks(Hook):
+        priority = 'LOWEST'
+
+        def after_train_epoch(self, runner):
+            seen.append([name[6] for name in names(tmp_path)])
+
+    run.register_hook(Looks())
+    run.train()
+    # the losses of epochs 3 and 4, iterations 8 to 15, were not all finite
+    assert seen == [['1'], ['1', '2'], ['1', '2', '3'], ['1', '2', '3', '4'], ['4', '5']]
+
+
+def test_a_best_checkpoint_gives_way_only_to_a_sound_run(tmp_path):
+    safe = dict(SAFE, max_keep_ckpts=1, save_best='accuracy', rule='less')  # NaN compares as no better
+    runner(tmp_path, [Spoils(range(8, 99), 'weights')], safe, max_epochs=4, validate=True).train()
+    sound = [name for name in names(tmp_path) if name in ('epoch_1.pth', 'epoch_2.pth')]
+    best = [name for name in names(tmp_path) if name.startswith('best_')]
+    assert sound and best
+
+
+def test_fewer_checkpoints_to_keep_than_before(tmp_path):
+    runner(tmp_path, [], dict(SAFE, max_keep_ckpts=3), max_epochs=3).train()
+    runner(tmp_path, [], dict(SAFE, max_keep_ckpts=1), resume=True, max_epochs=4).train()
+    assert names(tmp_path) == ['epoch_4.pth']
+
+
+@pytest.mark.parametrize('failing', range(7))
+def test_a_disk_that_is_full_at_any_write(failing, tmp_path, monkeypatch):
+    """Each of the first writes fails once, be it a checkpoint's or the pointer's: what is there can be resumed from."""
+    count = [0]
+
+    def writes(function):
+        def counted(*args, **kwargs):
+            path = str(args[0])
+            if path.endswith(('.part', 'last_checkpoint')) and set('wx') & set(str(args[1:])):
+                count[0] += 1
+                if count[0] == failing + 1:
+                    raise OSError(errno.ENOSPC, 'No space left on device', path)
+            return function(*args, **kwargs)
+
+        return counted
+
+    safe = dict(SAFE, max_keep_ckpts=1, save_best='accuracy', rule='greater')
+    with monkeypatch.context() as patch, pytest.raises(OSError, match='No space'):
+        patch.setattr(builtins, 'open', writes(open))
+        runner(tmp_path, [], safe, max_epochs=6, validate=True).train()
+    assert not list(tmp_path.glob('*.part'))
+    last = newest_checkpoint(tmp_path)
+    assert (last is None) == (failing == 0)
+    if last:
+        runner(tmp_path, [], safe, resume=last, max_epochs=6, validate=True).train()
+        assert 'epoch_6.pth' in names(tmp_path)
 
 
 class TerminatedAt(PreemptionHook):
@@ -100,6 +164,28 @@ def test_sigterm_is_answered_after_a_whole_step(accumulate, written_at, tmp_path
     assert newest_checkpoint(tmp_path) == str(tmp_path / 'preempted.pth')
     content = read_checkpoint(str(tmp_path / 'preempted.pth'))
     assert content['meta']['iter'] == written_at and len(content['random_states']) == 1
+
+
+@pytest.mark.parametrize('moment', ['save_checkpoint', 'visualizer.close'])
+def test_further_signals_while_the_first_is_answered(moment, tmp_path, monkeypatch):
+    before = signal.getsignal(signal.SIGTERM)
+    hooks = [RandomStateHook(), TerminatedAt()]
+    run = runner(tmp_path, hooks, dict(SAFE, interval=100), by_epoch=False, max_iters=6)
+    owner, name = (run, moment) if moment == 'save_checkpoint' else (run.visualizer, 'close')
+    function = getattr(owner, name)
+
+    def interrupted(*args, **kwargs):
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, interrupted)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            run.train()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 143 and newest_checkpoint(tmp_path) == str(tmp_path / 'preempted.pth')
 
 
 class Forking(PreemptionHook):

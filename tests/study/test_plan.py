@@ -18,21 +18,14 @@ def cell(*method, recipe=DIGITS, losses=(), weights=(), seed=3):
 
 
 def study(**fields):
-    return Study(
-        Config(
-            {
-                **dict(
-                    data=dict(a='a.py', b='b.py'),
-                    methods=[[], ['kd'], ['kd', 'lipschitz']],
-                    seeds=[10, 11],
-                    selection_seeds=[0, 1],
-                    grid=dict(kd=[1.0, 2.0], lipschitz=[0.1, 1.0]),
-                ),
-                **fields,
-            }
-        ),
-        'mine',
+    config = dict(
+        data=dict(a='a.py', b='b.py'),
+        methods=[[], ['kd'], ['kd', 'lipschitz']],
+        seeds=[10, 11],
+        selection_seeds=[0, 1],
+        grid=dict(kd=[1.0, 2.0], lipschitz=[0.1, 1.0]),
     )
+    return Study(Config({**config, **fields}), 'mine')
 
 
 def test_the_student_alone_is_the_plain_network():
@@ -117,9 +110,8 @@ def test_seeds_of_selection_are_not_reported():
 
 def test_a_command_line_names_other_data_methods_and_seeds():
     other = restricted(study(), ['b', 'my/own.py'], ['alone', 'kd+at'], [7])
-    assert (
-        other.data == {'b': 'b.py', 'own': 'my/own.py'} and other.methods == [(), ('kd', 'at')] and other.seeds == [7]
-    )
+    assert other.data == {'b': 'b.py', 'own': 'my/own.py'}
+    assert other.methods == [(), ('kd', 'at')] and other.seeds == [7]
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'configs/study').glob('*.py')), ids=lambda path: path.stem)

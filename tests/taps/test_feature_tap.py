@@ -70,7 +70,7 @@ def test_forward_ends_at_the_last_tap():
         feats.maps.clear()
         feats.calls.clear()
         feats.last_calls = {tap: 0}
-        feats._take(tap, INPUTS)
+        feats._collect(tap, INPUTS, tap.select)
 
 
 def test_another_error_passes_through():

@@ -1,22 +1,12 @@
-"""The Lipschitz report of a classifier and of a detector, as a user asks for it."""
+"""The Lipschitz report of a classifier and of a detector, from the command line."""
 
 from __future__ import annotations
 
 import json
-import sys
 
+import analyze_lipschitz
 import pytest
-import torch
-from conftest import ROOT, run, save_untrained
-from mmengine.registry import init_default_scope
-
-from mmlckd.config import read_config
-
-sys.path.insert(0, str(ROOT / 'tools'))
-import analyze_lipschitz  # noqa: E402
-
-GUIDED = 'configs/demo/mnist5k_wrn16-2_to_wrn10-1.py'
-TEACHER = 'configs/demo/mnist5k_wrn16-2.py'
+from conftest import GUIDED, ROOT, TEACHER, run, save_untrained
 
 
 def report(folder, config, student, *more):
@@ -118,69 +108,3 @@ def test_wrong_numbers_are_named(tmp_path):
 def test_wrong_arguments_are_named(more, message):
     with pytest.raises((ValueError, NotADirectoryError), match=message):
         analyze_lipschitz.check(arguments(*more))
-
-
-@pytest.fixture(scope='module')
-def weights(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('weights')
-    return (save_untrained(GUIDED, folder / 'student.pth'), save_untrained(TEACHER, folder / 'teacher.pth'))
-
-
-@pytest.mark.parametrize(
-    'spec',
-    [
-        TEACHER,
-        dict(config=TEACHER, norm_stats='batch'),
-        dict(
-            model=dict(
-                type='mmpretrain.ImageClassifier',
-                data_preprocessor=dict(type='mmpretrain.ClsDataPreprocessor'),
-                backbone=dict(type='mmlckd.WideResNet', depth=16, widen_factor=2),
-                neck=dict(type='mmpretrain.GlobalAveragePooling'),
-                head=dict(type='mmpretrain.LinearClsHead', num_classes=10, in_channels=128),
-            )
-        ),
-    ],
-)
-def test_a_teacher_in_any_form_is_analysed(spec, weights):
-    student, teacher = weights
-    init_default_scope('mmpretrain')
-    config = read_config(GUIDED)
-    config.model.teacher = spec
-    args = arguments('--teacher', teacher)
-    args.checkpoint = str(student)
-    networks = analyze_lipschitz.load_networks(config, args, ['backbone.bn'], ['backbone.bn'])
-    assert list(networks) == ['student', 'teacher'] and networks['teacher'][1:] == (str(teacher), ['backbone.bn'])
-    saved = torch.load(teacher)['state_dict']['backbone.conv1.weight']
-    assert torch.equal(networks['teacher'][0].backbone.conv1.weight, saved)
-    assert networks['teacher'][0].backbone.bn.track_running_stats  # the analysis is of evaluation mode
-
-
-def test_networks_that_are_not_there_are_named_before_any_analysis(weights):
-    init_default_scope('mmpretrain')
-    args = arguments('--alone', 'nowhere.pth')
-    args.checkpoint = str(weights[0])
-    with pytest.raises(FileNotFoundError, match="checkpoint 'nowhere.pth' does not exist"):
-        analyze_lipschitz.load_networks(read_config(GUIDED), args, None, None)
-    args = arguments('--teacher', weights[1])
-    args.checkpoint = str(weights[1])
-    with pytest.raises(ValueError, match='has no teacher: give a config that distils'):
-        analyze_lipschitz.load_networks(read_config(TEACHER), args, None, None)
-
-
-def test_norms_are_centred_as_in_the_loss():
-    for recipe, center in ((GUIDED, True), ('configs/lckd/cifar100_wrn28-4_to_wrn16-2.py', False)):
-        student, teacher, found = analyze_lipschitz.transmitting_norms_of(read_config(recipe))
-        assert found is center and len(student) == len(teacher) == 3
-
-
-def test_images_are_drawn_from_all_over_the_data_set():
-    dataset = [dict(inputs=index) for index in range(1000)]  # as in class folders: ten classes, one after another
-    loader = torch.utils.data.DataLoader(
-        dataset, batch_size=16, collate_fn=lambda items: [item['inputs'] for item in items]
-    )
-    indices, batches = analyze_lipschitz.draw_images(loader, 64, 0)
-    assert sum(batches, []) == indices == sorted(set(indices)) and [len(batch) for batch in batches] == [16] * 4
-    assert len({index // 100 for index in indices}) == 10  # the chance to miss one is 10 * 0.9 ** 64, one in a hundred
-    assert analyze_lipschitz.draw_images(loader, 64, 0)[0] == indices != analyze_lipschitz.draw_images(loader, 64, 1)[0]
-    assert len(analyze_lipschitz.draw_images(loader, 2000, 0)[0]) == 1000

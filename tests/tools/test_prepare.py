@@ -1,10 +1,11 @@
-"""The data the demo is made of."""
+"""The demo's data sets: splits, images, and a devkit that the hosts read."""
 
 from __future__ import annotations
 
 import mmcv
 import numpy as np
 from conftest import run
+from prepare_digit_scenes import CLASSES, PALETTE
 
 
 def test_splits_are_disjoint_and_balanced(mnist):
@@ -39,13 +40,12 @@ def test_a_devkit_as_mmdet_and_mmseg_read_it(devkit):
     from mmdet.datasets import VOCDataset
     from mmseg.datasets import PascalVOCDataset
 
-    names = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
     for year, listed, count in (('VOC2007', 'trainval', 8), ('VOC2007', 'test', 4), ('VOC2012', 'trainval', 6 * 8 + 4)):
         boxes = VOCDataset(
             data_root=str(devkit),
             ann_file=f'{year}/ImageSets/Main/{listed}.txt',
             data_prefix=dict(sub_data_root=f'{year}/'),
-            metainfo=dict(classes=names),
+            metainfo=dict(classes=CLASSES),
             test_mode=True,
         )
         assert len(boxes) == count
@@ -62,10 +62,8 @@ def test_a_devkit_as_mmdet_and_mmseg_read_it(devkit):
             pipeline=[],
         )
         assert len(scenes) == count
-        assert set(np.unique(mmcv.imread(scenes[0]['seg_map_path'], flag='unchanged', backend='pillow'))) <= {
-            *range(11),
-            255,
-        }
+        mask = mmcv.imread(scenes[0]['seg_map_path'], flag='unchanged', backend='pillow')
+        assert set(np.unique(mask)) <= {*range(11), 255}  # background, ten digits, void
 
 
 def test_boxes_masks_and_flags_agree(devkit):
@@ -74,12 +72,11 @@ def test_boxes_masks_and_flags_agree(devkit):
     from PIL import Image
 
     year = devkit / 'VOC2012'
-    names = ['zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine']
     truncated = 0
     for path in sorted((year / 'SegmentationClass').glob('*.png')):
         mask = np.array(Image.open(path))
         objects = ElementTree.parse(year / 'Annotations' / f'{path.stem}.xml').findall('object')
-        assert {names.index(item.findtext('name')) + 1 for item in objects} >= set(np.unique(mask)) - {0, 255}
+        assert {CLASSES.index(item.findtext('name')) + 1 for item in objects} >= set(np.unique(mask)) - {0, 255}
         covered = np.zeros(mask.shape, bool)
         for item in objects:
             xmin, ymin, xmax, ymax = (int(item.findtext(f'bndbox/{side}')) for side in ('xmin', 'ymin', 'xmax', 'ymax'))
@@ -91,14 +88,8 @@ def test_boxes_masks_and_flags_agree(devkit):
     assert truncated
 
 
-def test_palette_is_vocs():
-    import sys
-
-    from conftest import ROOT
+def test_the_palette_is_that_of_voc():
     from mmseg.datasets import PascalVOCDataset
-
-    sys.path.insert(0, str(ROOT / 'tools'))
-    from prepare_digit_scenes import PALETTE
 
     assert [PALETTE[3 * i : 3 * i + 3] for i in range(21)] == PascalVOCDataset.METAINFO['palette']
     assert PALETTE[3 * 255 :] == [224, 224, 192]  # void, as in VOC's own masks
@@ -106,12 +97,8 @@ def test_palette_is_vocs():
 
 def test_scenes_depend_on_the_seed_alone(devkit, tmp_path):
     for name, seed in (('same', 0), ('other', 1)):
-        assert (
-            run(
-                'tools/prepare_digit_scenes.py', '--out', tmp_path / name, '--train', 8, '--test', 4, '--seed', seed
-            ).returncode
-            == 0
-        )
+        options = ['--out', tmp_path / name, '--train', 8, '--test', 4, '--seed', seed]
+        assert run('tools/prepare_digit_scenes.py', *options).returncode == 0
     files = sorted(path.relative_to(devkit) for path in devkit.rglob('*') if path.is_file())
     assert all((devkit / path).read_bytes() == (tmp_path / 'same' / path).read_bytes() for path in files)
     pictures = [path for path in files if path.suffix == '.jpg']

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, run
+from conftest import ALONE, GUIDED, ROOT, TEACHER, on_mnist, run, save_untrained, stock_tool, total_and_parts
 from mmengine.registry import init_default_scope
 
 from mmlckd.checkpoints import read_checkpoint
 from mmlckd.config import bare_model, read_config
 from mmlckd.registry import MODELS
 
-ALONE, TEACHER, GUIDED = (f'configs/demo/mnist5k_{name}.py' for name in ('wrn10-1', 'wrn16-2', 'wrn16-2_to_wrn10-1'))
-
-
-def data_options(mnist):
-    return [f'{name}_dataloader.dataset.data_root={mnist}' for name in ('train', 'val', 'test')]
-
 
 @pytest.fixture(scope='module')
 def options(mnist, tmp_path_factory):
     """Overrides that run the guided demo on the session's data, its teacher untrained and its student with dropout and EMA."""
-    checkpoint = tmp_path_factory.mktemp('teacher') / 'teacher.pth'
-    init_default_scope('mmpretrain')
-    __import__('mmpretrain.models')
-    torch.manual_seed(0)
-    torch.save(dict(state_dict=MODELS.build(bare_model(read_config(TEACHER))).state_dict()), checkpoint)
+    checkpoint = save_untrained(TEACHER, tmp_path_factory.mktemp('teacher') / 'teacher.pth')
     return [
         '--cfg-options',
-        *data_options(mnist),
+        *on_mnist(mnist),
         f'model.teacher.checkpoint={checkpoint}',
         'model.student.backbone.dropout=0.2',
         'train_cfg.max_epochs=3',
@@ -90,52 +80,93 @@ def test_log_names_and_figure(trained):
     assert (trained / 'lipschitz.png').stat().st_size > 10_000
 
 
-def test_checkpoint_in_stock_mmpretrain_and_here(trained, mnist, tmp_path):
-    import mmpretrain
+def test_the_logged_loss_is_the_total(trained):
+    lines = [
+        json.loads(line) for path in trained.glob('*/vis_data/scalars.json') for line in path.read_text().splitlines()
+    ]
+    steps = [line for line in lines if 'loss' in line]
+    assert steps and all('student.loss' in step for step in steps)
+    for step in steps:
+        total, parts = total_and_parts(step)
+        assert len(parts) == 4 and total == pytest.approx(sum(parts), rel=1e-5)
+    (text,) = trained.glob('*/*.log')
+    printed = re.findall(r'Epoch\(train\).*', text.read_text())
+    assert printed
+    for line in printed:
+        total, parts = total_and_parts({name: float(value) for name, value in re.findall(r'([\w.]+): ([\d.]+)', line)})
+        assert total == pytest.approx(sum(parts), abs=3e-4)  # five numbers of four digits behind the point
 
-    stock = Path(mmpretrain.__file__).parent / '.mim' / 'tools' / 'test.py'
+
+def test_the_student_alone_is_logged_as_mmengine_does_it(trained_alone):
+    (file,) = trained_alone.parent.glob('*/vis_data/scalars.json')
+    steps = [json.loads(line) for line in file.read_text().splitlines()]
+    assert not any('student.loss' in step for step in steps)
+
+
+def test_hooks_are_switched_off_by_none(trained, options, mnist, tmp_path):
+    off = [f'default_hooks.{name}=None' for name in ('spectral_norm', 'finite_loss', 'random_state', 'run_check')]
+    short = ['train_cfg.max_epochs=1', 'default_hooks.ema=None']
+    result = run('tools/train.py', GUIDED, '--work-dir', tmp_path / 'ours', *options, *short, *off)
+    assert result.returncode == 0, result.stderr[-3000:]
+    registered = (result.stdout + result.stderr).partition('Hooks will be executed')[2]
+    assert 'CheckpointHook' in registered
+    for name in ('SpectralNormHook', 'FiniteLossHook', 'RandomStateHook', 'RunCheckHook', 'EMAHook'):
+        assert name not in registered
+    short += [
+        f'{name}_dataloader.persistent_workers=False' for name in ('train', 'val', 'test')
+    ]  # they have no workers
+    stock = run(stock_tool('mmpretrain', 'train'), GUIDED, '--work-dir', tmp_path / 'theirs', *options, *short, off[0])
+    assert stock.returncode == 0, stock.stderr[-3000:]
+    for folder in (tmp_path / 'ours', tmp_path / 'theirs'):
+        assert (folder / 'epoch_1.pth').is_file() and not (folder / 'lipschitz.json').exists()
+
+
+# Three epochs tell no digits apart, so accuracies are 10 %; the average precision follows every score.
+BY_SCORES = ['test_evaluator._delete_=True', 'test_evaluator.type=AveragePrecision']
+METRIC = 'multi-label/mAP'
+
+
+def precision(config, checkpoint, mnist, folder, *options):
+    """The average precision that tools/test.py finds."""
+    written = ['--work-dir', folder, '--out', folder / 'metrics.json']
+    flags = [option for option in options if option.startswith('--')]
+    overrides = [option for option in options if not option.startswith('--')]
+    overrides = ['--cfg-options', *on_mnist(mnist), *BY_SCORES, *overrides]
+    result = run('tools/test.py', config, checkpoint, *written, *flags, *overrides)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads((folder / 'metrics.json').read_text())[METRIC]
+
+
+@pytest.mark.parametrize('tta', [[], ['--tta']])
+def test_checkpoint_in_stock_mmpretrain_and_here(tta, trained, mnist, tmp_path):
     checkpoint = trained / 'epoch_3.pth'
-    theirs = run(
-        stock,
-        ALONE,
-        checkpoint,
-        '--work-dir',
-        tmp_path,
-        '--out',
-        tmp_path / 'theirs.pkl',
-        '--out-item',
-        'pred',
-        '--cfg-options',
-        *data_options(mnist),
-    )
+    overrides = ['--cfg-options', *on_mnist(mnist), *BY_SCORES]
+    theirs = run(stock_tool('mmpretrain', 'test'), ALONE, checkpoint, '--work-dir', tmp_path, *tta, *overrides)
     assert theirs.returncode == 0, theirs.stderr[-3000:]
-    ours = run(
-        'tools/test.py',
-        GUIDED,
-        checkpoint,
-        '--work-dir',
-        tmp_path,
-        '--out',
-        tmp_path / 'ours.json',
-        '--cfg-options',
-        *data_options(mnist),
-        'model.teacher.checkpoint=nowhere.pth',
-    )
-    assert ours.returncode == 0, ours.stderr[-3000:]
-    accuracy = json.loads((tmp_path / 'ours.json').read_text())['accuracy/top1']
-    import pickle
+    value = float(re.search(rf'{METRIC}: ([\d.]+)', theirs.stdout + theirs.stderr)[1])
+    ours = precision(GUIDED, checkpoint, mnist, tmp_path, *tta, 'model.teacher.checkpoint=nowhere.pth')
+    assert ours == pytest.approx(value, abs=5e-5)  # theirs is printed with four digits
 
-    predictions = pickle.loads((tmp_path / 'theirs.pkl').read_bytes())
-    right = sum(int(sample['pred_label']) == int(sample['gt_label']) for sample in predictions)
-    assert accuracy == pytest.approx(100 * right / len(predictions))
+
+def test_tta_by_the_configs_own_fields(trained, mnist, tmp_path):
+    # averaging an image with itself is the plain test; the default, which flips one of the two, is another
+    same = "dict(type='TestTimeAug', transforms=[[dict(type='RandomFlip', prob=0.0)] * 2, [dict(type='PackInputs')]])"
+    (tmp_path / 'tta.py').write_text(
+        f'_base_ = {str(ROOT / GUIDED)!r}\n'
+        "tta_model = dict(type='AverageClsScoreTTA')\n"
+        f"tta_pipeline = [dict(type='LoadImageFromFile'), {same}]\n"
+    )
+    checkpoint = trained / 'epoch_3.pth'
+    plain = precision(GUIDED, checkpoint, mnist, tmp_path)
+    own = precision(tmp_path / 'tta.py', checkpoint, mnist, tmp_path, '--tta')
+    flipped = precision(GUIDED, checkpoint, mnist, tmp_path, '--tta')
+    assert own == pytest.approx(plain, abs=1e-4) and abs(flipped - plain) > 0.1
 
 
 def test_export_is_the_bare_student(trained, tmp_path):
     result = run('tools/export_student.py', trained / 'epoch_3.pth', tmp_path / 'student.pth')
     assert result.returncode == 0, result.stderr
     (path,) = tmp_path.iterdir()
-    import hashlib
-
     assert path.name == f'student-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}.pth'
     content = torch.load(path, weights_only=True)
     assert set(content) == {'state_dict', 'meta'}
@@ -151,7 +182,7 @@ def test_the_given_checkpoint_is_tested_and_not_that_of_the_config(trained, mnis
         '--work-dir',
         tmp_path,
         '--cfg-options',
-        *data_options(mnist),
+        *on_mnist(mnist),
         f'load_from={trained / "epoch_1.pth"}',
         'resume=True',
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, run, save_untrained
+from conftest import ROOT, run, save_untrained, stock_tool, total_and_parts
 
 from mmlckd.checkpoints import read_checkpoint
 from mmlckd.cli import leaf_datasets
@@ -117,6 +117,9 @@ RECIPES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / 'configs/
 def test_every_recipe_trains_and_validates_on_a_devkit(path, devkit, untrained, tmp_path):
     steps, validations = train(path, devkit, untrained, tmp_path)
     assert steps[-1]['distiller.loss_lipschitz'] > 0 and steps[-1]['lipschitz/teacher_0'] > 0
+    for step in steps:
+        total, parts = total_and_parts(step)
+        assert len(parts) >= 3 and total == pytest.approx(sum(parts), rel=1e-4)
     assert any(key.endswith(('mAP', 'mIoU')) for key in validations[-1])
     assert (tmp_path / 'lipschitz.png').is_file()
 
@@ -141,7 +144,17 @@ def trained(request, devkit, untrained, tmp_path_factory):
 LENIENT = ['model.test_cfg.rcnn.score_thr=0.0', 'test_evaluator.iou_thrs=[0.01]']
 
 
-def test_export_in_stock_mmdet_and_mmseg(trained, devkit, untrained, tmp_path):
+def with_tta_of_mmseg(config):
+    """mmseg's stock tool has no default of its own: the fields that its base data sets give, at the size of the scenes."""
+    flips = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)]
+    steps = [flips, [dict(type='LoadAnnotations')], [dict(type='PackSegInputs')]]
+    config.tta_model = dict(type='SegTTAModel')
+    config.tta_pipeline = [dict(type='LoadImageFromFile'), dict(type='TestTimeAug', transforms=steps)]
+    return config
+
+
+@pytest.mark.parametrize('tta', [[], ['--tta']], ids=['plain', 'tta'])
+def test_export_in_stock_mmdet_and_mmseg(tta, trained, devkit, tmp_path):
     path, folder = trained
     scope = read_config(path).default_scope
     alone = path.replace('r18x32_to_', '')
@@ -149,40 +162,23 @@ def test_export_in_stock_mmdet_and_mmseg(trained, devkit, untrained, tmp_path):
     result = run('tools/export_student.py', folder / 'epoch_2.pth', tmp_path / 'student.pth')
     assert result.returncode == 0, result.stderr
     (exported,) = tmp_path.glob('student-*.pth')
-    stock = Path(__import__(scope).__file__).parent / '.mim/tools/test.py'
-    read_config(alone).dump(
-        tmp_path / 'alone.py'
-    )  # without bases: the fork's mmseg does not find its own by `mmseg::` names
-    theirs = run(
-        stock,
-        tmp_path / 'alone.py',
-        exported,
-        '--work-dir',
-        tmp_path / 'theirs',
-        '--cfg-options',
-        *loaders(alone, devkit),
-        *lenient,
-    )
+    stock_config = read_config(alone)
+    if tta and scope == 'mmseg':
+        stock_config = with_tta_of_mmseg(stock_config)
+    stock_config.dump(tmp_path / 'alone.py')  # it has no bases: mmseg's fork does not find its own
+    overrides = ['--cfg-options', *loaders(alone, devkit), *lenient]
+    work_dir = ['--work-dir', tmp_path / 'theirs']
+    theirs = run(stock_tool(scope, 'test'), tmp_path / 'alone.py', exported, *work_dir, *tta, *overrides)
     assert theirs.returncode == 0, theirs.stderr[-3000:]
-    options = [option.replace('model.', 'model.student.', 1) for option in lenient]
-    ours = run(
-        'tools/test.py',
-        path,
-        folder / 'epoch_2.pth',
-        '--work-dir',
-        tmp_path / 'ours',
-        '--out',
-        tmp_path / 'ours.json',
-        '--cfg-options',
-        *loaders(path, devkit),
-        *options,
-        'model.teacher.checkpoint=nowhere.pth',
-    )
+    overrides = ['--cfg-options', *loaders(path, devkit), 'model.teacher.checkpoint=nowhere.pth']
+    overrides += [option.replace('model.', 'model.student.', 1) for option in lenient]
+    written = ['--work-dir', tmp_path / 'ours', '--out', tmp_path / 'ours.json']
+    ours = run('tools/test.py', path, folder / 'epoch_2.pth', *written, *tta, *overrides)
     assert ours.returncode == 0, ours.stderr[-3000:]
     metrics = json.loads((tmp_path / 'ours.json').read_text())
     name = 'pascal_voc/mAP' if scope == 'mmdet' else 'mIoU'
     value = float(re.search(rf'{name}: ([\d.]+)', theirs.stdout + theirs.stderr)[1])
-    assert metrics[name] > 0 and value == pytest.approx(metrics[name], abs=5e-5)
+    assert metrics[name] > 0 and value == pytest.approx(metrics[name], abs=5e-5)  # theirs is printed with four digits
 
 
 def test_resume_ends_with_the_same_bits(trained, devkit, untrained, tmp_path):

@@ -1,4 +1,4 @@
-"""What the benchmarks share: time in turns, memory, growth."""
+"""What the benchmarks share: timing in turns, memory, growth."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def milliseconds(function, device):
 
 
 def in_turns(functions, rounds, device, description, console):
-    """Name to milliseconds of every round; each round runs every function once, so that a noisy machine is noisy for all."""
+    """The milliseconds of every function in every round, by name.
+
+    Each round runs every function once, so that a noisy machine disturbs all of them alike.
+    """
     for function in functions.values():
         function()
     times = {name: [] for name in functions}
@@ -44,7 +47,7 @@ def ratios(times, name, reference):
 
 
 def peak_mib(function, device):
-    """MiB that the call takes from torch's allocator at its highest, beyond what was held before it."""
+    """The most MiB that the call takes from torch's allocator at a time, beyond what was held before it."""
     if device.startswith('cuda'):
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

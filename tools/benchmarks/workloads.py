@@ -1,4 +1,4 @@
-"""The recipes whose training steps are timed, built without downloads, and random batches for them."""
+"""The recipes whose training steps are timed, built without downloads; and random batches for them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from mmlckd.registry import MODELS
 
 
 class Workload(NamedTuple):
-    """A recipe; image size and images a batch that suit a CPU; and the largest ratios to the floor that are aimed at."""
+    """A recipe to time.
+
+    Args:
+        config: Its path.
+        size, batch: Image size and images in a batch that suit a CPU.
+        plain, whole: The ratios to the floor to stay below, of the Lipschitz loss alone and of the whole recipe.
+    """
 
     config: str
     size: int
     batch: int
-    plain: float = None
-    whole: float = None
+    plain: float | None = None
+    whole: float | None = None
 
 
 WORKLOADS = dict(
@@ -35,16 +41,17 @@ WORKLOADS = dict(
 
 
 def offline(node):
-    """A model config without the weights it would start from: they do not matter to its cost."""
-    if isinstance(node, dict):
-        return type(node)(
-            {
-                key: offline(value)
-                for key, value in node.items()
-                if key != 'pretrained' and not (key == 'init_cfg' and 'Pretrained' in str(value))
-            }
-        )
-    return [offline(item) for item in node] if isinstance(node, (list, tuple)) else node
+    """A model config without the weights that it would start from, which do not matter to its cost."""
+    if isinstance(node, (list, tuple)):
+        return [offline(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    kept = type(node)()
+    for key, value in node.items():
+        downloads = key == 'pretrained' or (key == 'init_cfg' and 'Pretrained' in str(value))
+        if not downloads:
+            kept[key] = offline(value)
+    return kept
 
 
 def model_config(path):
@@ -64,30 +71,36 @@ def build(config):
 
 
 def batch_of(model, size, batch, device):
-    """Random images and labels, as the model's preprocessor makes them for training."""
-    generator = torch.Generator().manual_seed(0)
+    """Random images and labels, after the model's preprocessor."""
     if hasattr(model, 'roi_head'):
         from mmdet.testing import demo_mm_inputs
 
         inputs = demo_mm_inputs(batch, [[3, size, size]] * batch, num_items=[4] * batch, num_classes=10, device=device)
         return model.data_preprocessor(inputs, True)
+    generator = torch.Generator().manual_seed(0)
     images = list(torch.randint(0, 256, (batch, 3, size, size), generator=generator, dtype=torch.uint8).to(device))
     if hasattr(model, 'decode_head'):
-        from mmengine.structures import PixelData
-        from mmseg.structures import SegDataSample
-
         model.data_preprocessor.size = (size, size)
-        samples = [
-            SegDataSample(
-                gt_sem_seg=PixelData(data=torch.randint(0, 10, (1, size, size), generator=generator)),
-                metainfo=dict(img_shape=(size, size), ori_shape=(size, size)),
-            )
-            for _ in images
-        ]
+        samples = segmentation_samples(size, batch, generator)
     else:
-        from mmpretrain.structures import DataSample
-
-        samples = [
-            DataSample().set_gt_label(int(label)) for label in torch.randint(0, 10, (batch,), generator=generator)
-        ]
+        samples = classification_samples(batch, generator)
     return model.data_preprocessor(dict(inputs=images, data_samples=samples), True)
+
+
+def segmentation_samples(size, batch, generator):
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    samples = []
+    for _ in range(batch):
+        mask = torch.randint(0, 10, (1, size, size), generator=generator)
+        shape = dict(img_shape=(size, size), ori_shape=(size, size))
+        samples.append(SegDataSample(gt_sem_seg=PixelData(data=mask), metainfo=shape))
+    return samples
+
+
+def classification_samples(batch, generator):
+    from mmpretrain.structures import DataSample
+
+    labels = torch.randint(0, 10, (batch,), generator=generator)
+    return [DataSample().set_gt_label(int(label)) for label in labels]

@@ -1,0 +1,145 @@
+"""The networks and the images that a config and its checkpoints give to an analysis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import set_random_seed
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmlckd.checkpoints import load_weights
+from mmlckd.config import bare_model, is_distiller
+from mmlckd.distillers.frozen_teacher import FrozenTeacher
+from mmlckd.losses import LipschitzKDLoss
+from mmlckd.registry import MODELS, same_type
+
+
+class ComparedMaps(NamedTuple):
+    """What a config's Lipschitz loss compares: taps of both networks, and whether their norms are of centred maps."""
+
+    student_taps: str | Sequence | None
+    teacher_taps: str | Sequence | None
+    center: bool | None
+
+
+class Subject(NamedTuple):
+    """A network to analyse, the file that its weights are from (None: untrained), and its taps."""
+
+    model: nn.Module
+    checkpoint: str | None
+    taps: str | Sequence | None
+
+
+def compared_maps(config: Config) -> ComparedMaps:
+    """Taps and centring of the first Lipschitz loss of a config, or of a default one where there is none.
+
+    All three are None for a config that does not distil.
+
+    Source: this project.
+    """
+    if not is_distiller(config.model):
+        return ComparedMaps(None, None, None)
+    spec = {}
+    for candidate in config.model.losses.values():
+        if candidate and same_type(candidate['type'], MODELS, LipschitzKDLoss):
+            spec = candidate
+            break
+    options = {key: spec[key] for key in ('distance', 'center') if key in spec}
+    center = LipschitzKDLoss(**options).center
+    taps = spec.get('taps') or config.model.get('taps')
+    if isinstance(taps, dict):
+        return ComparedMaps(taps['student'], taps['teacher'], center)
+    return ComparedMaps(taps, taps, center)
+
+
+def load_networks(
+    config: Config,
+    checkpoint: str | Path,
+    alone: str | Path | None = None,
+    untrained: bool = False,
+    teacher: str | Path | None = None,
+    seed: int = 0,
+) -> dict[str, Subject]:
+    """The networks of a report by name. All are loaded before the first is analysed.
+
+    Args:
+        config: Of a distillation, or of a plain training.
+        checkpoint: Weights of its student, or of the plain network.
+        alone: Weights of the same student, trained alone.
+        untrained: Whether the student before training belongs to the report.
+        teacher: Weights of the teacher; None for those that the config names. Without either the teacher is left out.
+        seed: Of the untrained weights.
+
+    Returns:
+        'student' (or 'network' of a plain training), 'untrained', 'student alone' and 'teacher', as far as asked for.
+
+    Raises:
+        ValueError: A teacher's weights are given and the config has no teacher.
+        FileNotFoundError: A checkpoint does not exist.
+
+    Source: this project.
+    """
+    distils = is_distiller(config.model)
+    if teacher and not distils:
+        raise ValueError(
+            f'--teacher is {str(teacher)!r} and {config.filename} has no teacher: give a config that distils, or '
+            'analyse that network with its own config'
+        )
+    maps = compared_maps(config)
+
+    def student(weights: str | Path | None) -> Subject:
+        set_random_seed(seed)
+        model = MODELS.build(bare_model(config))
+        if weights is None:
+            model.init_weights()
+        else:
+            load_weights(model, weights)
+        return Subject(model, weights, maps.student_taps)
+
+    networks = {'student' if distils else 'network': student(checkpoint)}
+    if untrained:
+        networks['untrained'] = student(None)
+    if alone:
+        networks['student alone'] = student(alone)
+    if distils:
+        frozen = _teacher_of(config, teacher)
+        if frozen.checkpoint:
+            frozen.load()
+            networks['teacher'] = Subject(frozen.model, frozen.checkpoint, maps.teacher_taps)
+    return networks
+
+
+def _teacher_of(config: Config, checkpoint: str | Path | None) -> FrozenTeacher:
+    spec = config.model.teacher
+    if isinstance(spec, dict):
+        spec = dict(spec, norm_stats='running')  # the analysis is of evaluation mode
+    teacher = FrozenTeacher(spec)
+    teacher.checkpoint = checkpoint or teacher.checkpoint
+    return teacher
+
+
+def draw_images(loader: DataLoader, count: int, seed: int) -> tuple[list[int], list]:
+    """Random images of a data set, since the first ones are often of one class.
+
+    Args:
+        loader: The data set, its batch size, and how it makes a batch.
+        count: Number of images; all of the data set where it has fewer.
+        seed: Of the draw.
+
+    Returns:
+        Their indices in the data set, ascending, and their batches.
+
+    Source: this project.
+    """
+    dataset = loader.dataset
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
+    indices = order[:count].sort().values.tolist()
+    batches = []
+    for start in range(0, len(indices), loader.batch_size):
+        batches.append(loader.collate_fn([dataset[i] for i in indices[start : start + loader.batch_size]]))
+    return indices, batches

@@ -1,0 +1,31 @@
+"""What the losses of a distilled student know about the last batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from mmlckd.distillers import entries_of
+
+
+def read_statistics(model: nn.Module) -> dict[str, list[float]]:
+    """The statistics of all losses, by name. This waits for the device once; it is empty for any other model."""
+    found: dict[str, list[torch.Tensor]] = {}
+    for entry in entries_of(model):
+        for name, values in entry.statistics().items():
+            found.setdefault(name, []).append(values)
+    joined = {name: torch.cat(values) for name, values in found.items()}
+    if not joined:
+        return {}
+    numbers = iter(torch.cat(list(joined.values())).tolist())
+    return {name: [next(numbers) for _ in values] for name, values in joined.items()}
+
+
+def pair_names(model: nn.Module) -> list[str]:
+    """A title for each of those values: the two taps that it compares."""
+    names = []
+    for entry in entries_of(model):
+        if entry.statistics():
+            paths = [tap.module.removeprefix('backbone.') for tap in entry.student_taps]
+            names += [f'{before} to {after}' for before, after in zip(paths, paths[1:])]
+    return names

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .figures import plot_history, plot_layers, plot_report
+from .figures import plot_report
+from .history_figures import plot_history, plot_layers
 from .layer_norms import LayerNorms
 from .local_lipschitz import local_lipschitz
 from .product_bound import Bound, product_bound

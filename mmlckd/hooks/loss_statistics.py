@@ -21,11 +21,14 @@ def read_statistics(model: nn.Module) -> dict[str, list[float]]:
     return {name: [next(numbers) for _ in values] for name, values in joined.items()}
 
 
-def pair_names(model: nn.Module) -> list[str]:
-    """A title for each of those values: the two taps that it compares."""
-    names = []
+def panel_names(model: nn.Module) -> dict[str, list[str]]:
+    """Titles for those values: under 'student' the two taps of each transmitting norm, under 'local_student' each tap."""
+    names: dict[str, list[str]] = dict(student=[], local_student=[])
     for entry in entries_of(model):
-        if entry.statistics():
-            paths = [tap.module.removeprefix('backbone.') for tap in entry.student_taps]
-            names += [f'{before} to {after}' for before, after in zip(paths, paths[1:])]
+        found = entry.statistics()
+        paths = [tap.module.removeprefix('backbone.') for tap in entry.student_taps]
+        if 'student' in found:
+            names['student'] += [f'{before} to {after}' for before, after in zip(paths, paths[1:])]
+        if 'local_student' in found:
+            names['local_student'] += paths
     return names

@@ -9,7 +9,7 @@ from mmcv import imread
 
 from mmlckd.unwrapped import unwrapped
 
-from .loss_statistics import pair_names
+from .loss_statistics import panel_names
 
 
 def write_history(runner, history: list[dict], max_norm: float | None) -> None:
@@ -24,8 +24,8 @@ def write_history(runner, history: list[dict], max_norm: float | None) -> None:
 
     folder = Path(runner.work_dir)
     (folder / 'lipschitz.json').write_text(json.dumps(history, indent=1) + '\n')
-    if 'student' in history[0]:
-        plot_history(history, folder / 'lipschitz.png', pair_names(unwrapped(runner.model)))
+    if history[0].keys() & {'student', 'local_student'}:
+        plot_history(history, folder / 'lipschitz.png', panel_names(unwrapped(runner.model)))
     if 'layers' in history[-1]:
         plot_layers(history, folder / 'lipschitz_layers.png', max_norm)
     for path in sorted(folder.glob('lipschitz*.png')):

@@ -70,15 +70,15 @@ class LocalLipschitzKDLoss(MapwiseLoss):
         return relative_change_error(student, teacher, self.floor)
 
     def statistics(self) -> dict[str, Tensor]:
-        """``local_student`` and ``local_teacher``, one value a tap: |change of output| / |change of input|, the mean over
-        images whose view moved, in output units per pixel value.
+        """``local_student`` and ``local_teacher``, one value a tap: the outputs' changes over the inputs' changes, both
+        summed over the batch, in output units per pixel value. A mean of quotients would be ruled by images whose two
+        views are nearly the same.
         """
         if self._input_change is None or not self._changes:
             return {}
-        moved = self._input_change > 0
-        quotients = torch.stack(self._changes) / self._input_change.where(moved, 1.0)
-        means = (quotients * moved).sum(-1) / moved.sum().clamp_min(1)
-        return dict(local_student=means[:, 0], local_teacher=means[:, 1])
+        moved = self._input_change.sum().clamp_min(torch.finfo(self._input_change.dtype).tiny)
+        sums = torch.stack(self._changes).sum(-1) / moved
+        return dict(local_student=sums[:, 0], local_teacher=sums[:, 1])
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, center={self.center}, floor={self.floor}'

@@ -50,14 +50,15 @@ def test_an_image_that_is_not_finite_in_either_view_is_left_out():
     assert student.grad.isfinite().all() and (student.grad[[1, 4]] == 0).all() and (student.grad[rest] != 0).any()
 
 
-def test_statistics_are_quotients_of_changes():
+def test_statistics_are_changes_over_changes():
     loss = LocalLipschitzKDLoss()
     assert loss.statistics() == {}
-    loss.see_views(torch.tensor([2.0, 0.0]))  # the second image did not move: it has no quotient
-    student = torch.tensor([[0.0, 0.0], [0.0, 0.0], [3.0, -3.0], [9.0, 0.0]])
+    loss.see_views(torch.tensor([2.0, 1.0]))
+    student = torch.tensor([[0.0, 0.0], [0.0, 0.0], [3.0, -3.0], [8.0, 0.0]])  # centred changes (3, -3) and (4, -4)
     loss([student], [2 * student])
     values = {name: value.tolist() for name, value in loss.statistics().items()}
-    assert values == dict(local_student=[pytest.approx(18**0.5 / 2)], local_teacher=[pytest.approx(18**0.5)])
+    quotient = (3 * 2**0.5 + 4 * 2**0.5) / 3
+    assert values == dict(local_student=[pytest.approx(quotient)], local_teacher=[pytest.approx(2 * quotient)])
 
 
 @pytest.mark.parametrize('floor', [0.0, -1.0, float('nan')])

@@ -49,11 +49,14 @@ def needed_paths(config: Config, loaders: Sequence[str] = ('train_dataloader', '
         if dataset.get('data_root')
     }
     if 'train_dataloader' in loaders:
-        teacher = config.model.get('teacher') if is_distiller(config.model) else None
+        model = config.model if is_distiller(config.model) else {}
+        teachers = {f'teachers.{name}': teacher for name, teacher in (model.get('teachers') or {}).items()}
         checkpoints = {
-            'model.teacher.checkpoint': teacher.get('checkpoint') if isinstance(teacher, dict) else None,
-            'load_from': config.get('load_from'),
+            f'model.{name}.checkpoint': teacher.get('checkpoint')
+            for name, teacher in {'teacher': model.get('teacher'), **teachers}.items()
+            if isinstance(teacher, dict)
         }
+        checkpoints['load_from'] = config.get('load_from')
         needed.update({path: field for field, path in checkpoints.items() if path and '://' not in path})
     return needed
 

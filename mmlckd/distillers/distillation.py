@@ -92,7 +92,7 @@ class Distillation(nn.Module):
             theirs = teacher.prepare(taps, student, ours.input_shape, input_shape)
             for entry in entries:
                 self._add_connectors(entry, ours, theirs)
-                entry.check_channels([theirs.shapes[tap][1] for tap in entry.teacher_taps])
+                entry.check_channels([theirs.channels(tap) for tap in entry.teacher_taps])
 
     def _add_connectors(self, entry: LossEntry, ours: DryRun, theirs: DryRun) -> None:
         for key, student_tap, teacher_tap in zip(entry.connectors or (), entry.student_taps, entry.teacher_taps):
@@ -100,13 +100,14 @@ class Distillation(nn.Module):
             if len(student) != 4 or len(teacher) != 4:
                 raise ValueError(
                     f'losses.{entry.name} wants connectors between {student_tap}, which gives {student}, and '
-                    f'{teacher_tap}, {teacher}: connectors join maps (B, C, H, W); lay tokens out with a `grid` on the tap'
+                    f'{teacher_tap}, which gives {teacher}: connectors join maps (B, C, H, W), so lay tokens out '
+                    'with a `grid` on the tap'
                 )
             if key not in self.connectors:
                 self.connectors[key] = Connector(student[1], teacher[1])
 
     def targets(self, inputs: Tensor, data_samples: list | None) -> dict[str, Any]:
-        """What each loss needs of its teacher for this batch, by the loss's name; the teachers' maps are free again then.
+        """What each loss needs of its teacher for this batch, by the loss's name. The teachers' maps are freed.
 
         Raises:
             ValueError: The inputs are not one tensor of images.
@@ -114,9 +115,9 @@ class Distillation(nn.Module):
         if not isinstance(inputs, Tensor):
             parts = f' of {", ".join(map(repr, inputs))}' if isinstance(inputs, dict) else ''
             raise ValueError(
-                f"the batch's inputs are a {type(inputs).__name__}{parts}, and distillation needs one tensor (B, C, H, W): "
-                'let data_preprocessor stack the images; batches of several views or branches (self-supervised, '
-                'semi-supervised) cannot be distilled'
+                f"the batch's inputs are a {type(inputs).__name__}{parts}, and distillation needs one tensor "
+                '(B, C, H, W): let data_preprocessor stack the images; batches of several views or branches '
+                '(self-supervised, semi-supervised) cannot be distilled'
             )
         targets = {}
         for name, teacher in self.teachers.items():

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from mmlckd.registry import MODELS
 
 from .checks import check_temperature, check_weight
-from .distillation_loss import MapwiseLoss, as_sequence
 from .logits import LogitsReader
+from .mapwise_loss import MapwiseLoss, as_sequence
 
 _EPS = 1e-8  # the authors'
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from mmlckd.registry import MODELS
 
 from .checks import check_batch, check_temperature, check_weight
-from .distillation_loss import MapwiseLoss, as_sequence
 from .divergence import sigmoid_divergence, softmax_divergence
 from .labels import labels_of
 from .logits import LogitsReader
+from .mapwise_loss import MapwiseLoss, as_sequence
 
 
 @MODELS.register_module()

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mmlckd.registry import MODELS
 
-from .distillation_loss import MapwiseLoss
+from .mapwise_loss import MapwiseLoss
 
 
 @MODELS.register_module()

@@ -10,7 +10,7 @@ from torch import Tensor
 from mmlckd.registry import MODELS
 
 from .checks import check_consecutive, check_one_batch, check_pair
-from .distillation_loss import MapwiseLoss, finite_samples, full_precision, stop_gradient
+from .mapwise_loss import MapwiseLoss, finite_samples, full_precision, stop_gradient
 from .positions import pooled_alike
 
 

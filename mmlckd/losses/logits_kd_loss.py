@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from mmlckd.registry import MODELS
 
 from .checks import check_temperature
-from .distillation_loss import MapwiseLoss, as_sequence
 from .divergence import sigmoid_divergence, softmax_divergence
 from .logits import LogitsReader
+from .mapwise_loss import MapwiseLoss, as_sequence
 
 
 @MODELS.register_module()

@@ -20,7 +20,8 @@ class PreActBackbone(BaseModule):
         stem: Names and modules before the stages.
         stages: The blocks of each stage.
         out_channels: Channels after the last stage.
-        out_indices: Stages (0 to 2) whose outputs are returned; the last stage's is after the final batch norm and ReLU.
+        out_indices: Stages (0 to 2) whose outputs are returned; the last stage's is after the final batch norm and
+            ReLU.
         frozen_stages: Stages up to this one, and the stem, are frozen in evaluation mode; -1 freezes nothing.
         norm_eval: Keep batch norms in evaluation mode while training.
         init_cfg: MMEngine initialisation.

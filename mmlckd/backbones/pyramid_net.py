@@ -11,9 +11,11 @@ from .preact_backbone import PreActBackbone
 
 
 class PyramidBlock(nn.Module):
-    """Batch norm, then convolutions each followed by a batch norm, with a ReLU between two of them and none at the ends.
+    """Batch norm, then convolutions each followed by a batch norm, with a ReLU between two of them and none at the
+    ends.
 
-    Basic: 3 x 3, 3 x 3. Bottleneck: 1 x 1, 3 x 3, 1 x 1 to four times the width. The shortcut is the input, averaged 2 x 2
+    Basic: 3 x 3, 3 x 3. Bottleneck: 1 x 1, 3 x 3, 1 x 1 to four times the width. The shortcut is the input, averaged 2
+        x 2
     where the block strides, and zeros for the channels it lacks.
     """
 
@@ -80,7 +82,7 @@ class PyramidNet(PreActBackbone):
             raise ValueError(f'alpha is {alpha}: PyramidNet needs a positive number of channels to add')
         channels = 16
         stem = dict(conv1=nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), bn1=nn.BatchNorm2d(channels))
-        stages = []
+        stages: list[list[PyramidBlock]] = []
         for stage in range(3):
             stages.append([])
             for index in range(blocks):

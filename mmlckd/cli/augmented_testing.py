@@ -11,12 +11,14 @@ from mmlckd.config import host_of
 from .prerequisites import leaf_datasets
 
 # How each host merges the predictions of an image's versions.
-_MERGING = dict(
+_MERGING: dict[str | None, dict] = dict(
     mmpretrain=dict(type='mmpretrain.AverageClsScoreTTA'),
     mmdet=dict(type='mmdet.DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)),
     mmseg=dict(type='mmseg.SegTTAModel'),
 )
-_FLIPS = dict(mmpretrain='mmengine.RandomFlip', mmdet='mmdet.RandomFlip', mmseg='mmseg.RandomFlip')
+_FLIPS: dict[str | None, str] = dict(
+    mmpretrain='mmengine.RandomFlip', mmdet='mmdet.RandomFlip', mmseg='mmseg.RandomFlip'
+)
 _DETECTION_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
 
 
@@ -44,7 +46,7 @@ def augment_testing(config: Config) -> None:
     config.model = ConfigDict(**merging, module=config.model)
 
 
-def _flipped_too(pipeline: list[dict], host: str) -> list[dict]:
+def _flipped_too(pipeline: list[dict], host: str | None) -> list[dict]:
     """A test pipeline whose last step packs each image as it is and flipped."""
     *steps, pack = copy.deepcopy(pipeline)
     if host == 'mmdet':

@@ -1,4 +1,6 @@
-"""What hooks check of the run that they are in, and the range of their arguments; :mod:`mmlckd.validation` has types."""
+"""What hooks check of the run that they are in, and the range of their arguments; :mod:`mmlckd.validation` has
+types.
+"""
 
 from __future__ import annotations
 

@@ -26,7 +26,8 @@ class LossWeightHook(Hook):
     Args:
         loss: Name of the entry in the distiller's ``losses``. Each loss has one such hook at most.
         milestones: Epochs (iterations), counted from 0 and increasing. Each weight holds from its milestone on.
-        weights: Loss weights, one for each milestone, finite and not negative. Before the first milestone the config's own holds.
+        weights: Loss weights, one for each milestone, finite and not negative. Before the first milestone the config's
+            own holds.
         by_epoch: Count epochs, else iterations. Epochs need a run that counts epochs, too.
         ramp: Go to each weight on a straight line from the one before, and reach it at its milestone: a warm-up or a
             decay.

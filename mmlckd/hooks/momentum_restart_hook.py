@@ -19,7 +19,8 @@ class MomentumRestartHook(Hook):
         epochs: Epochs, counted from 0. The run must count epochs, too.
 
     Raises:
-        ValueError: There is no epoch, or one is negative; or the run counts iterations, has several optimizers, or a second such hook.
+        ValueError: There is no epoch, or one is negative; or the run counts iterations, has several optimizers, or a
+            second such hook.
 
     Source: the CIFAR-100 code of LONDON (ICCV 2021) and OFD (ICCV 2019), which makes a new SGD whenever the learning
     rate drops.

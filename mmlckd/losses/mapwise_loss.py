@@ -34,7 +34,7 @@ class MapwiseLoss(DistillationLoss):
         Args:
             student: (B, ...), float32 or wider, finite. Differentiable.
             teacher: (B, ...), the same.
-            extra: What a subclass's :meth:`compare` hands over for this map.
+            extra: What a subclass hands to :meth:`compare_maps` for this map.
 
         Returns:
             (B,). A sample whose distance is not finite is left out.
@@ -60,16 +60,26 @@ class MapwiseLoss(DistillationLoss):
     def targets(self, teacher_feats: Tensor | Sequence[Tensor], data_samples: Sequence | None = None) -> Any:
         return super().targets(as_sequence(teacher_feats), data_samples)
 
-    def compare(
-        self, student_feats: Tensor | Sequence[Tensor], targets: Any, extras: Sequence[tuple] | None = None
+    def compare(self, student_feats: Tensor | Sequence[Tensor], targets: Any) -> Tensor:
+        return self.compare_maps(student_feats, targets)
+
+    def compare_maps(
+        self,
+        student_feats: Tensor | Sequence[Tensor],
+        teacher_feats: Sequence[Tensor],
+        extras: Sequence[tuple] | None = None,
     ) -> Tensor:
-        """As the base has it. A subclass that overrides this hands on the teacher's maps, and ``extras``: further
-        arguments of :meth:`distance`, a tuple for each map.
+        """:meth:`compare` for a subclass whose :meth:`targets` are more than maps, or whose distance needs more.
+
+        Args:
+            student_feats: As in :meth:`compare`.
+            teacher_feats: The teacher's maps.
+            extras: Further arguments of :meth:`distance`, a tuple for each map.
         """
         student_feats = as_sequence(student_feats)
-        check_counts(student_feats, targets)
-        total = 0.0
-        for i, (student, teacher) in enumerate(zip(student_feats, targets)):
+        check_counts(student_feats, teacher_feats)
+        total: Any = 0.0
+        for i, (student, teacher) in enumerate(zip(student_feats, teacher_feats)):
             check_pair(student, teacher, i, self.alike)
             with full_precision(student):
                 student, teacher, kept = finite_samples(student, teacher)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -50,7 +50,7 @@ def _state_misfit(optimizer: Optimizer, saved: Any) -> str | None:
     return _entries_misfit(optimizer, groups, state)
 
 
-def _entries_misfit(optimizer: Optimizer, groups: list[dict], state: dict) -> str | None:
+def _entries_misfit(optimizer: Optimizer, groups: Sequence[dict], state: dict) -> str | None:
     """What is wrong with the states of single parameters.
 
     torch's own optimizers keep numbers and tensors of the parameter's shape, and fused ones rely on it.
@@ -111,7 +111,9 @@ def schedulers_misfit(schedulers: list | dict | None, saved: Any) -> str | None:
 
 
 def without_functions(states: Any) -> Any:
-    """Saved schedulers without the functions that some (OneCycleLR) keep among their attributes: a new scheduler has them."""
+    """Saved schedulers without the functions that some (OneCycleLR) keep among their attributes: a new scheduler has
+    them.
+    """
     if isinstance(states, dict):
         return {name: without_functions(value) for name, value in states.items() if not callable(value)}
     return [without_functions(state) for state in states] if isinstance(states, list) else states

@@ -45,9 +45,9 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         self.runner.optim_wrapper.initialize_count_status(self.runner.model, self._iter, self._max_iters)
         before = f'{former} iterations' if former else 'another number of iterations'
         print_log(
-            f'an epoch had {before} when the checkpoint was written, and has {length} now: training goes on at the beginning '
-            f'of epoch {whole + 1}, iterations are counted on from {self._iter}, not {iteration}, and schedules by iteration '
-            'go on from where they were',
+            f'an epoch had {before} when the checkpoint was written, and has {length} now: training goes on at the '
+            f'beginning of epoch {whole + 1}, iterations are counted on from {self._iter}, not {iteration}, and '
+            'schedules by iteration go on from where they were',
             'current',
             logging.WARNING,
         )

@@ -10,7 +10,7 @@ from torch import nn
 
 from mmlckd.cli import sentence_of
 from mmlckd.config import bare_model, read_config
-from mmlckd.registry import HOOKS, LOOPS, MODELS, OPTIM_WRAPPERS
+from mmlckd.registry import HOOKS, MODELS, OPTIM_WRAPPERS
 from mmlckd.validation import check_distiller, check_run
 from mmlckd.validation.arguments import form_of
 from mmlckd.validation.forms import ANYTHING
@@ -32,7 +32,7 @@ DISTILLER = [
     ('teacher.checkpoint', True, "is True: give a string or None, such as 'work_dirs/teacher/epoch_100.pth'"),
     ('teacher.checkpoint', ['a.pth'], "is ['a.pth']: give a string or None"),
     ('teacher.norm_stats', None, "is None: give a string, such as 'running'"),
-    ('teacher.norm_stats', dict(), 'is {}: give a string'),
+    ('teacher.norm_stats', {}, 'is {}: give a string'),
     ('teacher.precision', 16, "is 16: give a string or None, such as 'bf16'"),
     ('losses', None, 'is None: give LipschitzDistiller a dict of dicts or None, such as dict(lipschitz='),
     (
@@ -50,7 +50,7 @@ DISTILLER = [
     ('losses.kd.tau', [4.0], 'is [4.0]: give LogitsKDLoss a number'),
     ('losses.kd.loss_weight', None, 'is None: give LogitsKDLoss a number, such as 1.0'),
     ('losses.kd.loss_weight', True, 'is True: give LogitsKDLoss a number'),
-    ('losses.kd.loss_weight', dict(), 'is {}: give LogitsKDLoss a number'),
+    ('losses.kd.loss_weight', {}, 'is {}: give LogitsKDLoss a number'),
     ('losses.ofd.connectors', 'conv', "is 'conv': give True or False"),
     ('losses.ofd.connectors', 1, 'is 1: give True or False'),
     ('losses.ofd.connectors', None, 'is None: give True or False'),

@@ -80,7 +80,7 @@ class PyramidNet(PreActBackbone):
             raise ValueError(f'alpha is {alpha}: PyramidNet needs a positive number of channels to add')
         channels = 16
         stem = dict(conv1=nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), bn1=nn.BatchNorm2d(channels))
-        stages = []
+        stages: list[list[PyramidBlock]] = []
         for stage in range(3):
             stages.append([])
             for index in range(blocks):

@@ -56,8 +56,8 @@ class WideResNet(PreActBackbone):
         if depth < 10 or (depth - 4) % 6:
             raise ValueError(f'depth is {depth}: WideResNet needs 6 n + 4, such as 10, 16 or 28')
         channels = 16
-        stem = dict(conv1=nn.Conv2d(in_channels, channels, 3, padding=1, bias=False))
-        stages = []
+        stem: dict[str, nn.Module] = dict(conv1=nn.Conv2d(in_channels, channels, 3, padding=1, bias=False))
+        stages: list[list[nn.Module]] = []
         for stage in range(3):
             stages.append([])
             for index in range((depth - 4) // 6):

@@ -10,7 +10,7 @@ from typing import Any
 from .annotation_files import check_files, given_classes, in_question, path_of, root_of, text_of
 
 
-def check_coco(dataset: dict, kind: type) -> None:
+def check_coco(dataset: dict, kind: Any) -> None:
     """A JSON file as mmdet's CocoDataset reads it: it skips boxes of unknown categories in silence."""
     path = path_of(dataset)
     try:

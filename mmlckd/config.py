@@ -53,7 +53,7 @@ def read_config(path: str) -> Config:
     try:
         return Config.fromfile(found) if found else get_config(str(path))
     except Exception as error:  # a config is a program: anything may go wrong in it
-        root = error
+        root: BaseException = error
         while root.__cause__ is not None:
             root = root.__cause__
         raise ValueError(f'config {str(path)!r} cannot be read: {type(root).__name__}: {root}') from error

@@ -177,7 +177,7 @@ def test_a_step_of_setting_c_is_the_published_sum():
     x = (images - mean) / std
     student_maps, teacher_maps = wrn_by_hand(model.backbone, x), wrn_by_hand(teacher.backbone, x)
     logits = model.head.fc(student_maps[-1].relu().mean((2, 3)))
-    assert losses['loss'].item() == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert losses['student.loss'].item() == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-5)
 
     connected = []
     for student_map, connector in zip(student_maps, model.distiller.connectors.values()):

@@ -1,4 +1,5 @@
-"""Write the bare student of a training checkpoint: no connectors, no optimizer, a SHA-256 suffix as OpenMMLab publishes.
+"""Write the bare student of a training checkpoint: no connectors, no optimizer, a SHA-256 suffix as OpenMMLab
+publishes.
 
 python tools/export_student.py work_dirs/mnist5k_wrn16-2_to_wrn10-1/epoch_12.pth student.pth
 # writes student-<first 8 digits>.pth, which loads into the student's own config with strict=True

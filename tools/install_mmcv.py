@@ -1,7 +1,8 @@
 """Install mmcv so that it works with the torch that is installed.
 
     python tools/install_mmcv.py             # with its compiled operators, which mmdet needs
-    python tools/install_mmcv.py --no-ops    # without them if they are not in the cache: enough for mmpretrain, and quick
+    python tools/install_mmcv.py --no-ops    # without them if they are not in the cache: enough for mmpretrain, and
+    quick
 
 A plain `pip install` builds mmcv where it sees no torch and leaves the operators out without a word. Here they are
 compiled against the installed torch (10 to 15 minutes on two cores, once); the wheel is kept in the user's cache folder
@@ -23,8 +24,8 @@ from pathlib import Path
 CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mmlckd' / 'wheels'
 CONSTRAINTS = Path(__file__).resolve().parents[1] / 'requirements' / 'constraints.txt'
 REMEDY = (
-    'install a C++ compiler (Debian: apt-get install g++ python3-dev) and run this again, or get a prebuilt wheel that fits '
-    'your torch with `pip install openmim && mim install "mmcv>=2"`'
+    'install a C++ compiler (Debian: apt-get install g++ python3-dev) and run this again, or get a prebuilt wheel that '
+    'fits your torch with `pip install openmim && mim install "mmcv>=2"`'
 )
 
 
@@ -141,7 +142,8 @@ def main():
     install('--reinstall-package', 'onedl-mmcv', *map(str, wheels))
     if not imports('mmcv._ext'):
         sys.exit(
-            f'error: mmcv is installed from {wheels[0]} and its operators still do not import: remove {folder}, then {REMEDY}'
+            f'error: mmcv is installed from {wheels[0]} and its operators still do not import: '
+            f'remove {folder}, then {REMEDY}'
         )
 
 

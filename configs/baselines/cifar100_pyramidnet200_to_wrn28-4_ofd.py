@@ -6,7 +6,8 @@ model = dict(
     _delete_=True,
     type='mmlckd.LipschitzDistiller',
     student={{_base_.model}},
-    teacher=dict(config='configs/teachers/cifar100_pyramidnet200.py', checkpoint=teacher_checkpoint, norm_stats='batch'),
+    teacher=dict(
+        config='configs/teachers/cifar100_pyramidnet200.py', checkpoint=teacher_checkpoint, norm_stats='batch'),
     taps=dict(
         student=['backbone.layer2.0.bn1', 'backbone.layer3.0.bn1', 'backbone.bn'],
         teacher=['backbone.layer2.0.bn2', 'backbone.layer3.0.bn2', 'backbone.bn']),

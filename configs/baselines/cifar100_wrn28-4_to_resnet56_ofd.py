@@ -2,4 +2,6 @@
 _base_ = './cifar100_wrn28-4_to_wrn16-4_ofd.py'
 model = dict(
     student=dict(backbone=dict(_delete_=True, type='mmlckd.CifarResNet', depth=56), head=dict(in_channels=64)),
-    taps=dict(_delete_=True, student='resnet_preact', teacher=['backbone.layer2.0.bn1', 'backbone.layer3.0.bn1', 'backbone.bn']))
+    taps=dict(
+        _delete_=True, student='resnet_preact',
+        teacher=['backbone.layer2.0.bn1', 'backbone.layer3.0.bn1', 'backbone.bn']))

@@ -10,6 +10,7 @@ model = dict(
         norm_stats='batch'),
     # before the ReLU of the point-wise convolutions 3, 5, 11 and 13
     taps=dict(
-        student=[dict(module=f'backbone.timm_model.blocks.{block}.bn2.act', io='input') for block in ('1.1', '2.1', '3.5', '4.1')],
+        student=[dict(module=f'backbone.timm_model.blocks.{block}.bn2.act', io='input')
+                 for block in ('1.1', '2.1', '3.5', '4.1')],
         teacher='resnet_preact'),
     losses=dict(ofd=dict(type='mmlckd.OFDLoss', loss_weight=1e-4, connectors=True)))

@@ -1,4 +1,6 @@
-"""DeepLabV3+, MobileNetV2 at output stride 8, alone on VOC12 + SBD; the heads learn at ten times the rate, as in OFD's protocol."""
+"""DeepLabV3+, MobileNetV2 at output stride 8, alone on VOC12 + SBD; the heads learn at ten times the rate, as in OFD's
+protocol.
+"""
 _base_ = 'mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb4-40k_voc12aug-512x512.py'
 model = dict(
     pretrained='mmcls://mobilenet_v2',

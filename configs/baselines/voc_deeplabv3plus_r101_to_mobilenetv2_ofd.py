@@ -1,4 +1,6 @@
-"""DeepLabV3+, ResNet-101 to MobileNetV2, by OFD alone, to its protocol for VOC12; MobileNetV2's stages end without a ReLU."""
+"""DeepLabV3+, ResNet-101 to MobileNetV2, by OFD alone, to its protocol for VOC12; MobileNetV2's stages end without a
+ReLU.
+"""
 _base_ = './voc_deeplabv3plus_mobilenetv2.py'
 custom_imports = dict(imports=['mmlckd'], allow_failed_imports=False)
 model = dict(
@@ -13,6 +15,7 @@ model = dict(
         student=['backbone.layer2', 'backbone.layer3', 'backbone.layer5', 'backbone.layer7',
                  'decode_head.bottleneck.bn', 'decode_head.sep_bottleneck.1.pointwise_conv.bn'],
         teacher=['resnet_preact', 'decode_head.bottleneck.bn', 'decode_head.sep_bottleneck.1.pointwise_conv.bn']),
-    losses=dict(ofd=dict(type='mmlckd.OFDLoss', loss_weight=1e-5, map_weights=[1 / 8, 1 / 4, 1 / 2, 1, 1, 1 / 16], connectors=True)))
+    losses=dict(ofd=dict(
+        type='mmlckd.OFDLoss', loss_weight=1e-5, map_weights=[1 / 8, 1 / 4, 1 / 2, 1, 1, 1 / 16], connectors=True)))
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(distiller=dict(lr_mult=10.))))
 custom_hooks = [dict(type='mmlckd.ConnectorWarmupHook', iters=661)]  # one epoch: 10,582 images in batches of 16

@@ -1,5 +1,6 @@
 """The detection demo's student, Faster R-CNN with a ResNet-18 of 16 channels, alone, from scratch."""
-_base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', 'mmdet::_base_/default_runtime.py', '../_base_/datasets/digit_scenes_detection.py']
+_base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', 'mmdet::_base_/default_runtime.py',
+          '../_base_/datasets/digit_scenes_detection.py']
 custom_imports = dict(imports=['mmlckd'], allow_failed_imports=False)
 model = dict(
     backbone=dict(depth=18, stem_channels=16, base_channels=16, frozen_stages=-1, norm_eval=False, init_cfg=None),

@@ -1,4 +1,6 @@
-"""WRN-28-4 to ResNet-56 on CIFAR-100: the authors' setting d, OFD and their Lipschitz loss, alpha 1, and 2 from epoch 120 on."""
+"""WRN-28-4 to ResNet-56 on CIFAR-100: the authors' setting d, OFD and their Lipschitz loss, alpha 1, and 2 from epoch
+120 on.
+"""
 _base_ = '../baselines/cifar100_wrn28-4_to_resnet56_ofd.py'
 model = dict(losses=dict(lipschitz=dict(
     type='mmlckd.LipschitzKDLoss', loss_weight=1 / 200, distance='absolute', connectors=True)))

@@ -1,4 +1,6 @@
-"""WRN-28-4 to WRN-16-4 on CIFAR-100: the authors' setting a, OFD and their Lipschitz loss, alpha 0.8, and 0.2 from epoch 120 on."""
+"""WRN-28-4 to WRN-16-4 on CIFAR-100: the authors' setting a, OFD and their Lipschitz loss, alpha 0.8, and 0.2 from
+epoch 120 on.
+"""
 _base_ = '../baselines/cifar100_wrn28-4_to_wrn16-4_ofd.py'
 model = dict(losses=dict(lipschitz=dict(
     type='mmlckd.LipschitzKDLoss', loss_weight=0.8 / 200, distance='absolute', connectors=True)))

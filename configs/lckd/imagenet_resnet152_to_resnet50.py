@@ -1,6 +1,8 @@
-"""ResNet-152 to ResNet-50 on ImageNet: the authors' setting, OFD and their Lipschitz loss, alpha 2000 over 10000 times a batch of 96.
+"""ResNet-152 to ResNet-50 on ImageNet: the authors' setting, OFD and their Lipschitz loss, alpha 2000 over 10000 times
+a batch of 96.
 
-The authors sum the Lipschitz terms of their GPUs, of which they need two or more; this weight is that of one, whatever the number.
+The authors sum the Lipschitz terms of their GPUs, of which they need two or more; this weight is that of one, whatever
+the number.
 """
 _base_ = '../baselines/imagenet_resnet152_to_resnet50_ofd.py'
 model = dict(losses=dict(lipschitz=dict(

@@ -1,6 +1,7 @@
 """A transformer teaches a convolutional network: UPerNet Swin-T to DeepLabV3+ ResNet-18, on VOC12 + SBD.
 
-The maps differ in channels and, at strides 4, 8, 16, 32 against 4, 8, 8, 8, in size: each side's norms are taken on its own maps.
+The maps differ in channels and, at strides 4, 8, 16, 32 against 4, 8, 8, 8, in size: each side's norms are taken on its
+own maps.
 """
 _base_ = '../baselines/voc_deeplabv3plus_r18.py'
 custom_imports = dict(imports=['mmlckd'], allow_failed_imports=False)

@@ -1,4 +1,6 @@
-"""What the Lipschitz term adds to OFD in detection and segmentation of digit scenes; the losses and weights are the demos' own."""
+"""What the Lipschitz term adds to OFD in detection and segmentation of digit scenes; the losses and weights are the
+demos' own.
+"""
 data = {
     'detection, digit scenes': 'configs/demo/digits_faster_rcnn_r18x32_to_r18x16.py',
     'segmentation, digit scenes': 'configs/demo/digits_deeplabv3plus_r18x32_to_r18x16.py',

@@ -6,7 +6,7 @@ A rule takes the walk over the network and the module, and gives its bound.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 import torch
 import torch.nn.functional as F
@@ -50,7 +50,7 @@ def averaging(pool: Callable[[Tensor], Tensor], shape: tuple) -> float:
     return math.sqrt(rows.max().item() * columns.max().item())
 
 
-def _forward_of(kind: type) -> str:
+def _forward_of(kind: type[nn.Module]) -> str:
     """Name of the function that a class runs as its forward, inherited or its own: a rule is for this function."""
     return f'{kind.forward.__module__}.{kind.forward.__qualname__}'
 
@@ -146,7 +146,7 @@ def _classifier(walk: Walk, model: nn.Module) -> float:
     return walk.chain([model.backbone, model.neck, model.head])
 
 
-RULES: dict[str, Callable[[Walk, nn.Module], float]] = {
+RULES: dict[str, Callable[[Walk, Any], float]] = {
     **{_forward_of(kind): _slope_one for kind in SLOPE_ONE},
     **{_forward_of(kind): _linear for kind in LINEAR},
     **{_forward_of(kind): _mean for kind in MEANS},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 
@@ -15,7 +16,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     Activations are kept and not recomputed (``with_cp``), since recomputing has no forward-mode derivative.
     """
     modes = [(module, module.training) for module in model.modules()]
-    recomputing = [module for module in model.modules() if getattr(module, 'with_cp', False)]
+    recomputing: list[Any] = [module for module in model.modules() if getattr(module, 'with_cp', False)]
     model.eval()
     for module in recomputing:
         module.with_cp = False

@@ -91,10 +91,10 @@ def _draw_local(figure: Figure, networks: dict, record: dict) -> None:
     values = [network['local'] for network in networks.values()]
     low, high = min(map(min, values)), max(map(max, values))
     if low > 0:
-        bins = np.geomspace(low * 0.95, high * 1.05, 30)
+        bins = np.geomspace(low * 0.95, high * 1.05, 30).tolist()
         axes.set_xscale('log')
     else:  # a constant network has zeros
-        bins = np.linspace(0, high or 1, 30)
+        bins = np.linspace(0, high or 1, 30).tolist()
     for name, network in networks.items():
         axes.hist(network['local'], bins=bins, color=COLOURS[name], alpha=0.2)
         axes.hist(network['local'], bins=bins, color=COLOURS[name], histtype='step', linewidth=1.8, label=name)

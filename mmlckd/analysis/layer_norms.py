@@ -142,7 +142,7 @@ class _Folded(nn.Module):
 def _select(model: nn.Module, layers: str | Sequence[str]) -> dict[str, nn.Module]:
     """Name to layer of the convolutions and linear layers that the expressions are found in."""
     patterns = [layers] if isinstance(layers, str) else list(layers)
-    known = {}
+    known: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         if isinstance(module, (_ConvNd, nn.Linear)) and not name.startswith('distiller.'):
             known[name] = module
@@ -161,7 +161,7 @@ def _select(model: nn.Module, layers: str | Sequence[str]) -> dict[str, nn.Modul
     return found
 
 
-def _foldable(model: nn.Module) -> dict[str, nn.Module]:
+def _foldable(model: nn.Module) -> dict[str, _BatchNorm]:
     """Name to module of the batch norms with weights and running statistics."""
     norms = {}
     for name, module in model.named_modules():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -31,7 +31,7 @@ class Subject(NamedTuple):
     """A network to analyse, the file that its weights are from (None: untrained), and its taps."""
 
     model: nn.Module
-    checkpoint: str | None
+    checkpoint: str | Path | None
     taps: str | Sequence | None
 
 
@@ -119,7 +119,7 @@ def _teacher_of(config: Config, checkpoint: str | Path | None) -> FrozenTeacher:
     if isinstance(spec, dict):
         spec = dict(spec, norm_stats='running')  # the analysis is of evaluation mode
     teacher = FrozenTeacher(spec)
-    teacher.checkpoint = checkpoint or teacher.checkpoint
+    teacher.checkpoint = str(checkpoint) if checkpoint else teacher.checkpoint
     return teacher
 
 
@@ -136,10 +136,11 @@ def draw_images(loader: DataLoader, count: int, seed: int) -> tuple[list[int], l
 
     Source: this project.
     """
-    dataset = loader.dataset
+    dataset: Any = loader.dataset
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))
     indices = order[:count].sort().values.tolist()
     batches = []
-    for start in range(0, len(indices), loader.batch_size):
-        batches.append(loader.collate_fn([dataset[i] for i in indices[start : start + loader.batch_size]]))
+    size = loader.batch_size or 1
+    for start in range(0, len(indices), size):
+        batches.append(loader.collate_fn([dataset[i] for i in indices[start : start + size]]))
     return indices, batches

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +73,7 @@ def analyze(
     with evaluating(model):
         view = pixel_view(model, batches)
         run_once = partial(view.function, view.images[0][:1])
-        result = dict(
+        result: dict[str, Any] = dict(
             of='logits' if view.classifier else 'last map of the backbone',
             size=list(view.images[0].shape[2:]),
             parameters=sum(weight.numel() for weight in model.parameters()),
@@ -86,7 +86,7 @@ def analyze(
         result.update(_bound(view, run_once))
         result.update(_local(view.function, options.progress(view.images, 'Jacobians'), options.num_iters))
         if view.labels is not None:
-            result['robustness'] = _robustness(view, options)
+            result['robustness'] = _robustness(view, view.labels, options)
     return result
 
 
@@ -118,10 +118,10 @@ def _local(function: Callable[[Tensor], Tensor], batches: Iterable[Tensor], num_
     return dict(local=torch.cat(constants).tolist(), no_local=None)
 
 
-def _robustness(view: PixelView, options: Options) -> dict[str, list[float]]:
+def _robustness(view: PixelView, labels: list[Tensor], options: Options) -> dict[str, list[float]]:
     return robust_accuracy(
         view.function,
-        list(zip(view.images, view.labels)),
+        list(zip(view.images, labels)),
         options.sigmas,
         options.epsilons,
         options.seed,

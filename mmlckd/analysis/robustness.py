@@ -94,6 +94,6 @@ def robust_accuracy(
         right = 0
         for images, labels in batches:
             predicted = logits(changed(kind, images, labels, strength, generator)).argmax(1)
-            right += (predicted == labels).sum().item()
+            right += int((predicted == labels).sum())
         result[kind].append(100 * right / total)
     return result

@@ -10,16 +10,18 @@ from mmlckd.registry import MODELS
 
 @MODELS.register_module()
 class CifarResNet(ResNet_CIFAR):
-    """ResNet-20, -32, -44, -56 or -110 on images of about 32 px: three stages of 16, 32 and 64 channels.
+    """ResNet-20, -32, -44, -56 or -110 for images of about 32 px: three stages of 16, 32 and 64 channels.
 
-    mmpretrain's ``ResNet_CIFAR`` is the ImageNet ResNet with another stem; this is the one of the CIFAR experiments, in the same code,
-    so that the preset 'resnet_preact' and all its arguments hold. A stage's first shortcut is a 1 x 1 convolution with batch norm.
+    mmpretrain's ``ResNet_CIFAR`` is the ImageNet ResNet with another stem. This subclass is the network of the CIFAR
+    experiments. The preset 'resnet_preact' and all arguments of ``ResNet_CIFAR`` work with it. The first shortcut of a
+    stage is a 1 x 1 convolution with batch norm.
 
     Args:
         depth: 6 n + 2.
         kwargs: ``ResNet_CIFAR``'s, such as ``out_indices``, ``frozen_stages``, ``norm_eval`` and ``init_cfg``.
 
-    Source: He et al., Deep residual learning for image recognition (CVPR 2016), section 4.2; shortcuts as in OFD's code.
+    Source: He et al., Deep residual learning for image recognition (CVPR 2016), section 4.2; shortcuts of
+    OFD's code.
     """
 
     arch_settings = {depth: (BasicBlock, ((depth - 2) // 6,) * 3) for depth in (20, 32, 44, 56, 110)}

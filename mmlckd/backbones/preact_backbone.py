@@ -1,4 +1,4 @@
-"""What networks of pre-activation blocks for small images share."""
+"""The base of the pre-activation networks for small images."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ INIT_CFG = (dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', val=1, l
 
 
 class PreActBackbone(BaseModule):
-    """A stem, three stages ``layer1`` to ``layer3``, and a batch norm ``bn`` and a ReLU after the last.
+    """A stem, three stages ``layer1`` to ``layer3``, and a batch norm ``bn`` and a ReLU after the last stage.
 
     Args:
         stem: Names and modules before the stages.
         stages: The blocks of each stage.
         out_channels: Channels after the last stage.
-        out_indices: Stages (0 to 2) whose outputs are returned; the last stage's is after the final batch norm and ReLU.
+        out_indices: Stages (0 to 2) whose outputs are returned. That of the last stage is taken after the final batch
+            norm and ReLU.
         frozen_stages: Stages up to this one, and the stem, are frozen in evaluation mode; -1 freezes nothing.
         norm_eval: Keep batch norms in evaluation mode while training.
         init_cfg: MMEngine initialisation.

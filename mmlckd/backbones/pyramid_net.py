@@ -11,10 +11,10 @@ from .preact_backbone import PreActBackbone
 
 
 class PyramidBlock(nn.Module):
-    """Batch norm, then convolutions each followed by a batch norm, with a ReLU between two of them and none at the ends.
+    """A batch norm, then convolutions, each followed by a batch norm. ReLUs are between convolutions only.
 
-    Basic: 3 x 3, 3 x 3. Bottleneck: 1 x 1, 3 x 3, 1 x 1 to four times the width. The shortcut is the input, averaged 2 x 2
-    where the block strides, and zeros for the channels it lacks.
+    A basic block has two 3 x 3 convolutions. A bottleneck has 1 x 1, 3 x 3 and 1 x 1, the last to four times the width.
+    The shortcut is the input, averaged 2 x 2 in a block that strides, with zeros for the channels that the block adds.
     """
 
     EXPANSION = 4  # of a bottleneck
@@ -53,7 +53,7 @@ class PyramidBlock(nn.Module):
 
 @MODELS.register_module()
 class PyramidNet(PreActBackbone):
-    """PyramidNet-depth (alpha) on images of about 32 px: every block is wider than the one before, by alpha in all.
+    """PyramidNet-depth (alpha) for images of about 32 px: every block is wider than the one before, by alpha in total.
 
     The maps of LONDON's taps are ``layer2.0.bn2``, ``layer3.0.bn2`` and ``bn`` for bottlenecks, ``layer2.0.bn1``,
     ``layer3.0.bn1`` and ``bn`` for basic blocks.
@@ -80,7 +80,7 @@ class PyramidNet(PreActBackbone):
             raise ValueError(f'alpha is {alpha}: PyramidNet needs a positive number of channels to add')
         channels = 16
         stem = dict(conv1=nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), bn1=nn.BatchNorm2d(channels))
-        stages = []
+        stages: list[list[PyramidBlock]] = []
         for stage in range(3):
             stages.append([])
             for index in range(blocks):

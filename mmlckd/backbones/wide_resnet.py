@@ -33,9 +33,11 @@ class WideBasicBlock(nn.Module):
 
 @MODELS.register_module()
 class WideResNet(PreActBackbone):
-    """WRN-depth-width on images of about 32 px: three stages of (depth - 4) / 6 blocks at 16, 32, 64 times width channels.
+    """WRN-depth-width for images of about 32 px: three stages of (depth - 4) / 6 blocks.
 
-    The maps of LONDON's taps are ``layer2.0.bn1``, ``layer3.0.bn1`` and ``bn``: each normalised, before its ReLU.
+    The stages have 16, 32 and 64 channels, times the width.
+
+    LONDON taps ``layer2.0.bn1``, ``layer3.0.bn1`` and ``bn``. Their maps are normalised and not yet rectified.
 
     Args:
         depth: 6 n + 4: 10, 16, 22, 28, 34, 40.
@@ -54,8 +56,8 @@ class WideResNet(PreActBackbone):
         if depth < 10 or (depth - 4) % 6:
             raise ValueError(f'depth is {depth}: WideResNet needs 6 n + 4, such as 10, 16 or 28')
         channels = 16
-        stem = dict(conv1=nn.Conv2d(in_channels, channels, 3, padding=1, bias=False))
-        stages = []
+        stem: dict[str, nn.Module] = dict(conv1=nn.Conv2d(in_channels, channels, 3, padding=1, bias=False))
+        stages: list[list[nn.Module]] = []
         for stage in range(3):
             stages.append([])
             for index in range((depth - 4) // 6):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from mmengine.logging import HistoryBuffer
@@ -36,7 +36,9 @@ def _dtype(record: Any) -> np.dtype:
     return np.dtype(name).newbyteorder(state[1])
 
 
-def _array_of(rebuilder: Rebuilder, dtype: np.dtype, shape: tuple[int, ...], content: Any, order: str) -> np.ndarray:
+def _array_of(
+    rebuilder: Rebuilder, dtype: np.dtype, shape: tuple[int, ...], content: Any, order: Literal['C', 'F']
+) -> np.ndarray:
     """An array from its bytes, which must be as many as the shape needs."""
     content = rebuilder.value(content)
     if type(content) is str:  # how Python 2 wrote bytes
@@ -76,7 +78,9 @@ def _number(rebuilder: Rebuilder, made: Made) -> Any:
 
 
 def _history(rebuilder: Rebuilder, made: Made) -> HistoryBuffer:
-    """A log history from exactly its fields. Pickles look up its statistics by ``getattr``; here they are the class's."""
+    """A log history from exactly its fields. Pickles look up its statistics by ``getattr``; here they are the
+    class's.
+    """
     arguments(made, state=True)
     if type(made.state) is not Table or not all(len(pair) == 2 and type(pair[0]) is str for pair in made.state):
         raise Refused('a log history without fields')

@@ -76,11 +76,14 @@ def _sparse(rebuilder: Rebuilder, made: Made) -> Tensor:
     if not all(isinstance(part, Tensor) and part.layout is torch.strided for part in inside):
         raise Refused('a sparse tensor of something else than tensors')
     if name == 'torch.sparse_coo':
-        return torch.sparse_coo_tensor(*inside, size, check_invariants=True)
+        indices, values = inside
+        return torch.sparse_coo_tensor(indices, values, size, check_invariants=True)
     if name not in _COMPRESSED:
         raise Refused(f'the layout {name}')
+    compressed, plain, values = inside
+    layout_of_torch = getattr(torch, name.rpartition('.')[2])
     return torch.sparse_compressed_tensor(
-        *inside, size, layout=getattr(torch, name.rpartition('.')[2]), check_invariants=True
+        compressed, plain, values, size, layout=layout_of_torch, check_invariants=True
     )
 
 

@@ -58,14 +58,16 @@ def remove_leftovers(folder: str | Path, name: str | None = None, alone: bool = 
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             found = _PART.fullmatch(entry.name)
-            wanted = found and (found[1].endswith('.pth') if name is None else found[1] == name)
+            if found is None:
+                continue
+            wanted = found[1].endswith('.pth') if name is None else found[1] == name
             if wanted and (alone or not _may_be_written(found[2], found[3])):
                 os.unlink(entry.path)
 
 
 def _may_be_written(host: str | None, process: str | None) -> bool:
     """Whether the writer of a part may be at work: it is on another machine, or is running here."""
-    if host is None:  # as an earlier version of this package named parts
+    if host is None or process is None:  # as an earlier version of this package named parts
         return False
     if host != _HOST or int(process) == os.getpid():
         return host != _HOST

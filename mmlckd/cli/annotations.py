@@ -27,7 +27,7 @@ def check_annotations(dataset: dict, scope: str | None) -> None:
         ValueError: One cannot be understood, or its classes are not those of the data set.
     """
     with DATASETS.switch_scope_and_registry(dataset.get('_scope_') or scope) as registry:
-        kind = class_of(dataset.get('type'), registry)
+        kind: Any = class_of(dataset.get('type'), registry)
     check = FORMATS.get(_format(kind))
     if check is not None and dataset.get('ann_file'):
         check(dataset, kind)
@@ -57,7 +57,7 @@ def check_image_list(dataset: dict, kind: type) -> None:
             )
 
 
-def check_boxes(dataset: dict, kind: type) -> None:
+def check_boxes(dataset: dict, kind: Any) -> None:
     """A VOC devkit as mmdet's XMLDataset reads it: it skips objects of unknown classes in silence."""
     path, names = path_of(dataset), names_of(dataset)
     root = root_of(dataset) / (dataset.get('data_prefix') or {}).get('sub_data_root', '')
@@ -81,7 +81,7 @@ def _check_objects(path: Path, classes: Sequence[str]) -> None:
         ) from error
     for node in nodes:
         try:
-            _ = [float(node.findtext(f'bndbox/{side}')) for side in ('xmin', 'ymin', 'xmax', 'ymax')]
+            _ = [float(node.findtext(f'bndbox/{side}', '')) for side in ('xmin', 'ymin', 'xmax', 'ymax')]
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f'annotation {path} has an object whose bndbox is not four numbers xmin, ymin, xmax, ymax: '

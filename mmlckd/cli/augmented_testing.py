@@ -48,7 +48,7 @@ def augment_testing(config: Config) -> None:
     config.model = ConfigDict(**merging, module=config.model)
 
 
-def _flipped_too(pipeline: list[dict], host: str) -> list[dict]:
+def _flipped_too(pipeline: list[dict], host: str | None) -> list[dict]:
     """A test pipeline whose last step packs each image as it is and flipped."""
     *steps, pack = copy.deepcopy(pipeline)
     if host == 'mmdet':

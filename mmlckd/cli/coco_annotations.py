@@ -10,7 +10,7 @@ from typing import Any
 from .annotation_files import check_files, given_classes, in_question, path_of, root_of, text_of
 
 
-def check_coco(dataset: dict, kind: type) -> None:
+def check_coco(dataset: dict, kind: Any) -> None:
     """A JSON file as mmdet's CocoDataset reads it: it skips boxes of unknown categories in silence."""
     path = path_of(dataset)
     try:
@@ -26,10 +26,11 @@ def check_coco(dataset: dict, kind: type) -> None:
     write = f"name the file's own in the dataset's metainfo=dict(classes=({_some(categories.values())}))"
     absent = [name for name in classes if name not in categories.values()]
     if absent:
-        more = f' and {len(absent) - 1} more' if len(absent) > 1 else ''
+        others = f' and {len(absent) - 1} more'
+        meant = in_question(absent[0], list(categories.values()))
         raise ValueError(
-            f"annotation file {path} has no category {absent[0]!r}{more} of the dataset's {len(classes)} classes"
-            f'{in_question(absent[0], list(categories.values()))}: {write}'
+            f'annotation file {path} has no category {absent[0]!r}{others if len(absent) > 1 else ""} of the '
+            f"dataset's {len(classes)} classes{meant if len(absent) == 1 else ''}: {write}"
         )
     used = {categories.get(box['category_id'], box['category_id']) for box in content['annotations']}
     foreign = sorted(map(str, used - set(classes)))

@@ -77,7 +77,7 @@ def _remedy(config: Config, path: str, field: str) -> str:
 
 
 def _local_datasets(config: Config, loaders: Sequence[str]) -> list[tuple[str, dict]]:
-    found = []
+    found: list[tuple[str, dict]] = []
     for name in loaders:
         found += leaf_datasets((config.get(name) or {}).get('dataset'), f'{name}.dataset')
     return [(field, dataset) for field, dataset in found if not dataset.get('backend_args')]

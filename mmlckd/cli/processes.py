@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import mmcv.cnn  # noqa: F401  registers the norm layers
@@ -37,15 +38,16 @@ def init_processes(config: Config) -> None:
     """
     if config.launcher == 'none':
         return
-    values = [os.environ.get(name) for name in RANK_VARIABLES[config.launcher]]
-    if None in values:
+    names = RANK_VARIABLES[config.launcher]
+    if any(name not in os.environ for name in names):
         raise ValueError(
-            f'--launcher {config.launcher} needs {", ".join(RANK_VARIABLES[config.launcher])} in the environment: '
+            f'--launcher {config.launcher} needs {", ".join(names)} in the environment: '
             'start the tool through tools/dist_train.sh, tools/slurm_train.sh or mpirun'
         )
     if torch.cuda.is_available():
         return
-    os.environ.update(RANK=values[0], WORLD_SIZE=values[1], LOCAL_RANK=values[2])
+    rank, world_size, local_rank = (os.environ[name] for name in names)
+    os.environ.update(RANK=rank, WORLD_SIZE=world_size, LOCAL_RANK=local_rank)
     os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
     os.environ.setdefault('MASTER_PORT', '29500')
     torch.distributed.init_process_group('gloo')
@@ -77,7 +79,7 @@ def _leave_group() -> None:
 
 def _replace_sync_bn(node: Any) -> bool:
     """Turn norm layers that synchronise into BN throughout a model config; whether there were any."""
-    children = ()
+    children: Sequence = ()
     if isinstance(node, dict):
         children = tuple(node.values())
     elif isinstance(node, (list, tuple)):

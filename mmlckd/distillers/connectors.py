@@ -11,7 +11,7 @@ from torch import Tensor, nn
 class Connector(nn.Sequential):
     """1 x 1 convolution without bias and batch norm, (B, in_channels, H, W) to (B, out_channels, H, W).
 
-    The convolution starts from N(0, sqrt(2 / out_channels)). Maps of a lower precision are taken too, under autocast or not.
+    The convolution starts from N(0, sqrt(2 / out_channels)). Maps of a lower precision work too, under autocast or not.
 
     Source: OFD (Heo et al., ICCV 2019), section 3.1; initialisation of their code.
     """

@@ -18,6 +18,7 @@ from .connectors import Connector
 from .frozen_teacher import FrozenTeacher
 from .gradient_check import check_gradients
 from .loss_entry import LossEntry
+from .max_share import hold_to_shares
 from .views import check_views
 
 
@@ -97,7 +98,7 @@ class Distillation(nn.Module):
             theirs = teacher.prepare(_taps_of(entries, 'teacher'), student, ours.input_shape, input_shape)
             for entry in entries:
                 self._add_connectors(entry, ours, theirs)
-                entry.check_channels([theirs.shapes[tap][1] for tap in entry.teacher_taps])
+                entry.check_channels([theirs.channels(tap) for tap in entry.teacher_taps])
 
     def _add_connectors(self, entry: LossEntry, ours: DryRun, theirs: DryRun) -> None:
         for key, student_tap, teacher_tap in zip(entry.connectors or (), entry.student_taps, entry.teacher_taps):
@@ -105,7 +106,8 @@ class Distillation(nn.Module):
             if len(student) != 4 or len(teacher) != 4:
                 raise ValueError(
                     f'losses.{entry.name} wants connectors between {student_tap}, which gives {student}, and '
-                    f'{teacher_tap}, {teacher}: connectors join maps (B, C, H, W); lay tokens out with a `grid` on the tap'
+                    f'{teacher_tap}, which gives {teacher}: connectors join maps (B, C, H, W), so lay tokens out '
+                    'with a `grid` on the tap'
                 )
             if key not in self.connectors:
                 self.connectors[key] = Connector(student[1], teacher[1])
@@ -119,9 +121,9 @@ class Distillation(nn.Module):
         if not isinstance(inputs, Tensor):
             parts = f' of {", ".join(map(repr, inputs))}' if isinstance(inputs, dict) else ''
             raise ValueError(
-                f"the batch's inputs are a {type(inputs).__name__}{parts}, and distillation needs one tensor (B, C, H, W): "
-                'let data_preprocessor stack the images; batches of several views or branches (self-supervised, '
-                'semi-supervised) cannot be distilled'
+                f"the batch's inputs are a {type(inputs).__name__}{parts}, and distillation needs one tensor "
+                '(B, C, H, W): let data_preprocessor stack the images; batches of several views or branches '
+                '(self-supervised, semi-supervised) cannot be distilled'
             )
         if self.view is None:
             return [inputs]
@@ -135,7 +137,7 @@ class Distillation(nn.Module):
         return [inputs, second]
 
     def targets(self, views: Sequence[Tensor], data_samples: list | None) -> dict[str, Any]:
-        """What each loss needs of its teacher for this batch, by the loss's name; the teachers' maps are free again then."""
+        """What each loss needs of its teacher for this batch, by the loss's name. The teachers' maps are freed."""
         targets = {}
         for name, teacher in self.teachers.items():
             feats = [teacher(views[0], data_samples)]
@@ -193,20 +195,9 @@ class Distillation(nn.Module):
         self.checked = True
 
     def capped(self, losses: dict[str, Any], parse_losses: Callable[[dict], tuple]) -> dict[str, Any]:
-        """Scale down entries above their ``max_share``, measured against the uncapped rest, without leaving the device.
-
-        With R the sum of all losses that have no cap, an entry is held to R * share / (1 - share): exactly its
-        share for one capped entry, at most its share where several are. A negative R counts as 0.
-        """
+        """The losses of a step, those of entries with a ``max_share`` held to it."""
         shares = {entry.key: entry.max_share for entry in self.entries if entry.max_share is not None}
-        if not shares:
-            return losses
-        rest, _ = parse_losses({name: value for name, value in losses.items() if name not in shares})
-        for name, share in shares.items():
-            value = losses[name].detach()
-            bound = rest.detach().clamp_min(0) * (share / (1 - share))
-            losses[name] = losses[name] * torch.where(value > bound, bound / value, 1.0)
-        return losses
+        return hold_to_shares(losses, shares, parse_losses) if shares else losses
 
     def __deepcopy__(self, memo: dict) -> Distillation:
         """Copies share the teachers, and so do losses that refer to a teacher's modules."""

@@ -41,8 +41,8 @@ class FrozenTeacher:
     owner share it.
 
     Args:
-        spec: The config's ``teacher``: a config path or package name (``mmdet::...``), a model dict, a built model, or a
-            dict of ``config`` or ``model``, with any of
+        spec: The config's ``teacher``: a config path or package name (``mmdet::...``), a model dict, a built model, or
+            a dict of ``config`` or ``model``, with any of
 
             - ``checkpoint``: path or http(s) address; None keeps the model's own initialisation;
             - ``norm_stats``: 'running', or 'batch' to let batch norms normalise by the batch's statistics, as OFD and
@@ -156,8 +156,8 @@ class FrozenTeacher:
         host, students = host_of(self.model), host_of(student)
         if host in ('mmdet', 'mmseg') and students is not None and host != students:
             raise ValueError(
-                f"{self.field} is {host}'s {type(self.model).__name__} and student {students}'s {type(student).__name__}: "
-                "give a teacher of the student's own task, or a classifier"
+                f"{self.field} is {host}'s {type(self.model).__name__} and student {students}'s "
+                f"{type(student).__name__}: give a teacher of the student's own task, or a classifier"
             )
         self.taps = taps
         run = self._dry_run(input_shape)

@@ -23,8 +23,8 @@ class LipschitzDistiller(nn.Module):
     """Train a student by its own losses and by distillation losses against a frozen teacher.
 
     What is built is the student itself, with one more child, ``distiller`` (:class:`Distillation`), which holds the
-    teachers, the connectors and the losses. Its class is made for it: a subclass of this one and of the student's own. So
-    the student's methods, properties and hooks are all there; checkpoints are student checkpoints; optimizer
+    teachers, the connectors and the losses. Its class is made for it: a subclass of this one and of the student's own.
+    So the student's methods, properties and hooks are all there; checkpoints are student checkpoints; optimizer
     constructors, EMA, DDP and ``isinstance`` meet the student as it is. A subclass of this class that takes more
     arguments overrides ``__new__``.
 
@@ -34,12 +34,13 @@ class LipschitzDistiller(nn.Module):
         losses: Name to loss dict, or to None, which switches an inherited entry off. Beside the loss's own arguments an
             entry may have ``taps``, ``connectors`` (True: 1 x 1 convolution and batch norm to the teacher's channels,
             shared between entries that compare the same taps), ``teacher`` (which one, where there are several),
-            ``views`` ('first', 'second' or 'both': which views of a batch are compared) and ``max_share``: the largest part of the total that this entry may make up, between 0 and 1. Above it the loss
-            is scaled down; its gradient keeps its direction.
+            ``views`` ('first', 'second' or 'both': which views of a batch are compared) and ``max_share``: the largest
+            part of the total that this entry may make up, between 0 and 1. Above it the loss is scaled down; its
+            gradient keeps its direction.
         taps: Taps of the entries that bring none: a list for both networks, the preset 'resnet_preact', or
             dict(student=..., teacher=...) of these. See :class:`mmlckd.taps.Tap` for the forms of one.
-        input_shape: (C, H, W) of the dry run. None: the channels of the data preprocessor or of the first convolution, at
-            the size the backbone is made for, or at the first of 16, 32, 64, 128 and 224 px that the network takes.
+        input_shape: (C, H, W) of the dry run. None: the channels of the data preprocessor or of the first convolution,
+            at the size the backbone is made for, or at the first of 16, 32, 64, 128 and 224 px that the network takes.
         data_preprocessor: The student's, where the config has it at top level (mmpretrain's habit).
         teachers: Name to teacher, in the place of ``teacher`` where there are several.
         view: How a second view of each batch is made, for losses that look at it: dict(type='mmlckd.MixedView'),
@@ -48,10 +49,10 @@ class LipschitzDistiller(nn.Module):
             move the running statistics of batch norms.
 
     Raises:
-        ValueError: A field is wrong; the message names it, its value and what would work. In training: the student's step
-            leaves the distillation losses out, or one of them teaches the student nothing.
+        ValueError: A field is wrong; the message names it, its value and what would work. In training: the student's
+            step leaves the distillation losses out, or one of them teaches the student nothing.
 
-    Source: this project; the training objective is LONDON's (ICCV 2021). The class is made as torch's FSDP2 makes its own.
+    Source: this project; the training objective is LONDON's (ICCV 2021). torch's FSDP2 makes classes in the same way.
     """
 
     distiller: Distillation
@@ -101,9 +102,8 @@ class LipschitzDistiller(nn.Module):
             with self.distiller.tapped_second(self) as feats:
                 super().forward(second, data_samples, mode='tensor')
             student_feats.append(feats)
-        if (
-            'loss' in losses
-        ):  # what MMEngine calls the total: mmpretrain's heads use that name, and the log would show theirs
+        # MMEngine calls the total `loss`. mmpretrain's heads call theirs so too, and the log would show it for the total.
+        if 'loss' in losses:
             losses['student.loss'] = losses.pop('loss')
         losses.update(self.distiller.compare(student_feats, targets))
         return self.distiller.capped(losses, self.parse_losses)
@@ -117,8 +117,8 @@ class LipschitzDistiller(nn.Module):
         outputs = super().train_step(data, optim_wrapper)
         if self.training and not self.distiller.checked:
             raise ValueError(
-                f"student {type(self).student_class.__name__} has a train_step that does not call forward(mode='loss'), so no "
-                "distillation loss is in it: let it call self(**data, mode='loss')"
+                f'student {type(self).student_class.__name__} has a train_step that does not call '
+                "forward(mode='loss'), so no distillation loss is in it: let it call self(**data, mode='loss')"
             )
         return outputs
 

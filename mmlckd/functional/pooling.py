@@ -51,7 +51,7 @@ def pool(feat: Tensor, grid: tuple[int, int] | None) -> Tensor:
     Where the sizes divide, row slices are added and one product a quarter of the batch adds the columns: on a CPU this
     is nearly ten times as fast as torch's pooling, and it takes little memory beside its result.
     """
-    if not needs_pooling(feat, grid):
+    if grid is None or not needs_pooling(feat, grid):
         return feat
     (height, width), (rows, cols) = feat.shape[2:], grid
     if height % rows or width % cols:

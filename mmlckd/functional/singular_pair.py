@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -52,8 +52,8 @@ def singular_pair(feat_in: Tensor, feat_out: Tensor, num_iters: int, center: boo
     scale = (size_in * size_out).where(~empty, 1.0).reciprocal()  # brings the operator's norm below one
 
     small = min(feat_out.shape[1:]) <= _SMALL_RANK
-    form = _small_form(feat_out) if small else _cheapest_form(feat_in, feat_out, num_iters)
-    if center:
+    form: Any = _small_form(feat_out) if small else _cheapest_form(feat_in, feat_out, num_iters)
+    if mean_in is not None and mean_out is not None:
         # One centred map is enough, since its rows sum to zero and the other's means then cancel. It is centred twice:
         # far from zero, rounding leaves a mean after the first time. A Gram matrix is of one map alone and needs both.
         feat_out = feat_out - mean_out
@@ -153,7 +153,7 @@ class _Gram(_Maps):
         return (row @ feat_out.mT).to(self.feat_out.dtype)
 
 
-def _small_form(feat_out: Tensor) -> type[_Maps]:
+def _small_form(feat_out: Tensor) -> type[_Matrix | _Gram]:
     """The form whose small problem is the smaller one: over channels, or over positions."""
     return _Matrix if feat_out.shape[1] <= feat_out.shape[2] else _Gram
 

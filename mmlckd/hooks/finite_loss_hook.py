@@ -66,8 +66,9 @@ class FiniteLossHook(Hook):
             count = entry.left_out
             if count:
                 print_log(
-                    f'losses.{entry.name} left out {count} samples, counted by pair of taps, whose maps are zero or '
-                    f'not finite, up to iteration {runner.iter + 1}',
+                    f'up to iteration {runner.iter + 1} losses.{entry.name} left out {count} samples, counted by pair '
+                    'of taps: it is undefined for them, for example because a map is zero or not finite, or a label '
+                    'is no class',
                     'current',
                     logging.WARNING,
                 )

@@ -10,10 +10,11 @@ from mmengine.hooks import Hook
 from torch import nn
 
 from mmlckd.distillers import LipschitzDistiller
+from mmlckd.losses.checks import check_weight
 from mmlckd.registry import HOOKS
 from mmlckd.unwrapped import unwrapped
 
-from .checks import RunLength, check_flag, check_only_one, is_integer, is_list, is_number
+from .checks import RunLength, check_only_one
 
 
 @HOOKS.register_module()
@@ -25,7 +26,8 @@ class LossWeightHook(Hook):
     Args:
         loss: Name of the entry in the distiller's ``losses``. Each loss has one such hook at most.
         milestones: Epochs (iterations), counted from 0 and increasing. Each weight holds from its milestone on.
-        weights: Loss weights, one for each milestone, not negative. Before the first milestone the config's own holds.
+        weights: Loss weights, one for each milestone, finite and not negative. Before the first milestone the config's
+            own holds.
         by_epoch: Count epochs, else iterations. Epochs need a run that counts epochs, too.
         ramp: Go to each weight on a straight line from the one before, and reach it at its milestone: a warm-up or a
             decay.
@@ -40,18 +42,16 @@ class LossWeightHook(Hook):
     def __init__(
         self, loss: str, milestones: Sequence[int], weights: Sequence[float], by_epoch: bool = True, ramp: bool = False
     ):
-        if not is_list(milestones) or not all(is_integer(milestone, least=1) for milestone in milestones):
-            raise ValueError(f'LossWeightHook.milestones is {milestones!r}: give a list of whole numbers above 0')
+        if not milestones or min(milestones) < 1:
+            raise ValueError(f'LossWeightHook.milestones is {milestones}: give one or more whole numbers above 0')
         if any(later <= earlier for earlier, later in zip(milestones, milestones[1:])):
-            raise ValueError(f'LossWeightHook.milestones is {milestones!r}: give increasing numbers')
-        if not is_list(weights) or not all(is_number(weight) and weight >= 0 for weight in weights):
-            raise ValueError(f'LossWeightHook.weights is {weights!r}: give a list of finite numbers, 0 or above')
+            raise ValueError(f'LossWeightHook.milestones is {milestones}: give increasing numbers')
+        for i, weight in enumerate(weights):
+            check_weight(f'LossWeightHook.weights[{i}]', weight)
         if len(milestones) != len(weights):
             raise ValueError(
                 f'LossWeightHook has {len(milestones)} milestones and {len(weights)} weights: give as many of both'
             )
-        check_flag('LossWeightHook.by_epoch', by_epoch)
-        check_flag('LossWeightHook.ramp', ramp)
         self.loss = loss
         self.milestones = list(milestones)
         self.weights = list(weights)

@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 
 from mmlckd.registry import HOOKS
 
-from .checks import RunLength, check_only_one, is_integer, is_list, single_optimizer
+from .checks import RunLength, check_only_one, single_optimizer
 
 
 @HOOKS.register_module()
@@ -19,15 +19,16 @@ class MomentumRestartHook(Hook):
         epochs: Epochs, counted from 0. The run must count epochs, too.
 
     Raises:
-        ValueError: An epoch is negative; or the run counts iterations, has several optimizers, or a second such hook.
+        ValueError: There is no epoch, or one is negative; or the run counts iterations, has several optimizers, or a
+            second such hook.
 
     Source: the CIFAR-100 code of LONDON (ICCV 2021) and OFD (ICCV 2019), which makes a new SGD whenever the learning
     rate drops.
     """
 
     def __init__(self, epochs: Sequence[int]):
-        if not is_list(epochs) or not all(is_integer(epoch, least=0) for epoch in epochs):
-            raise ValueError(f'MomentumRestartHook.epochs is {epochs!r}: give a list of epochs, counted from 0')
+        if not epochs or min(epochs) < 0:
+            raise ValueError(f'MomentumRestartHook.epochs is {epochs}: give one or more epochs, counted from 0')
         self.epochs = set(epochs)
 
     def before_train(self, runner) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mmlckd.registry import MODELS
 
-from .distillation_loss import MapwiseLoss
+from .mapwise_loss import MapwiseLoss
 from .positions import pooled_alike
 
 _ZERO = 1e-6  # a map without a larger value has no picture

@@ -1,37 +1,38 @@
-"""What losses refuse. Each check stands here once; each message says what is wrong and what to do."""
+"""What losses refuse: each message says what is wrong and what to do.
+
+Types of arguments are checked by :mod:`mmlckd.validation`; here are ranges, lengths and shapes.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from numbers import Real
-from typing import Any
 
 from torch import Tensor
 
 
-def check_weight(name: str, value: Any) -> None:
-    """See that a weight is a finite number, 0 or above.
+def check_weight(name: str, value: float) -> None:
+    """See that a weight is finite, 0 or above.
 
     Raises:
         ValueError: It is not.
     """
-    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
-        raise ValueError(f'{name} is {value!r}: give a number, 0 or above')
+    if not math.isfinite(value):
+        raise ValueError(f'{name} is {value}: give a finite number, 0 or above')
     if value < 0:
         raise ValueError(f'{name} is {value}: it must not be negative')
 
 
-def check_weights(name: str, weights: Any, choices: Sequence[str]) -> None:
+def check_weights(name: str, weights: str | Sequence[float], choices: Sequence[str]) -> None:
     """See that weights are one of the named ``choices`` or a list of numbers that :func:`check_weight` takes.
 
     Raises:
         ValueError: They are not.
     """
-    if isinstance(weights, str) and weights in choices:
+    if isinstance(weights, str):
+        if weights not in choices:
+            raise ValueError(f'{name} is {weights!r}: choose {", ".join(map(repr, choices))} or a list of numbers')
         return
-    if isinstance(weights, str) or not isinstance(weights, Sequence):
-        raise ValueError(f'{name} is {weights!r}: choose {", ".join(map(repr, choices))} or a list of numbers')
     for i, weight in enumerate(weights):
         check_weight(f'{name}[{i}]', weight)
 

@@ -7,8 +7,8 @@ from torch import Tensor
 from mmlckd.registry import MODELS
 
 from .checks import check_temperature
-from .distillation_loss import MapwiseLoss
 from .divergence import softmax_divergence
+from .mapwise_loss import MapwiseLoss
 from .positions import positions
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from mmlckd.registry import MODELS
 
 from .checks import check_temperature, check_weight
-from .distillation_loss import MapwiseLoss, as_sequence
 from .logits import LogitsReader
+from .mapwise_loss import MapwiseLoss, as_sequence
 
 _EPS = 1e-8  # the authors'
 
@@ -69,7 +69,7 @@ class DISTLoss(MapwiseLoss):
         return super().targets(teacher_feats)
 
     def compare(self, student_feats: Tensor | Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-        return super().compare(student_feats, targets, [(index,) for index in range(len(targets))])
+        return self.compare_maps(student_feats, targets, [(index,) for index in range(len(targets))])
 
     def pair_loss(self, student: Tensor, teacher: Tensor, kept: Tensor, index: int) -> Tensor:
         student, teacher = self._rows(student, index), self._rows(teacher, index)

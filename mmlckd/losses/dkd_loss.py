@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from mmlckd.registry import MODELS
 
 from .checks import check_batch, check_temperature, check_weight
-from .distillation_loss import MapwiseLoss, as_sequence
 from .divergence import sigmoid_divergence, softmax_divergence
 from .labels import labels_of
 from .logits import LogitsReader
+from .mapwise_loss import MapwiseLoss, as_sequence
 
 
 @MODELS.register_module()
@@ -74,7 +74,7 @@ class DKDLoss(MapwiseLoss):
 
     def compare(self, student_feats: Tensor | Sequence[Tensor], targets: tuple[list[Tensor], Tensor]) -> Tensor:
         logits, labels = targets
-        return super().compare(student_feats, logits, [(labels,)] * len(logits))
+        return self.compare_maps(student_feats, logits, [(labels,)] * len(logits))
 
     def distance(self, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
         """(B,): the weighted sum of the two divergences; NaN where the label is no class."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mmlckd.registry import MODELS
 
-from .distillation_loss import MapwiseLoss
+from .mapwise_loss import MapwiseLoss
 
 
 @MODELS.register_module()
@@ -16,8 +16,8 @@ class EachMapLoss(MapwiseLoss):
         L = loss_weight * sum over maps of loss(student map, teacher map)
 
     It gets float32 maps, or float64, outside autocast, of those samples that are finite on both sides. Finding them
-    waits for the device once for each map. If the loss itself overflows, its value stays as it is. Its parameters, if it
-    has any, are trained and saved with the student.
+    waits for the device once for each map. If the loss itself overflows, its value stays as it is. Its parameters, if
+    it has any, are trained and saved with the student.
 
     Args:
         loss: Its config, or the module itself. ``type`` is the name of a registered module ('mmdet.SmoothL1Loss'), the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from mmlckd.registry import MODELS
 
 from .checks import check_consecutive, check_one_batch, check_pair
-from .distillation_loss import MapwiseLoss, finite_samples, full_precision, stop_gradient
+from .mapwise_loss import MapwiseLoss, as_sequence, finite_samples, full_precision, stop_gradient
 from .positions import pooled_alike
 
 
@@ -33,16 +34,18 @@ class FSPLoss(MapwiseLoss):
     They train by it first and for the task afterwards; here it is a term beside the task's loss.
     """
 
-    def targets(self, teacher_feats: Sequence[Tensor], data_samples: Sequence | None = None) -> list[Tensor]:
+    def targets(self, teacher_feats: Tensor | Sequence[Tensor], data_samples: Sequence | None = None) -> list[Tensor]:
         """G_k of the teacher, (B, C_k, C_k+1) each. Its maps may differ from the student's in size, not in channels."""
+        teacher_feats = as_sequence(teacher_feats)
         check_one_batch(teacher_feats, 'teacher')
         feats = [feat.to(torch.promote_types(feat.dtype, torch.float32)) for feat in super().targets(teacher_feats)]
         return [_flow(*pair) for pair in zip(feats, feats[1:])]
 
-    def compare(self, student_feats: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    def compare(self, student_feats: Tensor | Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+        student_feats = as_sequence(student_feats)
         check_consecutive(student_feats, targets, 'FSP')
         check_one_batch(student_feats, 'student')
-        total = 0.0
+        total: Any = 0.0
         for i, (before, after, target) in enumerate(zip(student_feats, student_feats[1:], targets)):
             before, after, kept = finite_samples(before, after)
             flow = _flow(before, after)

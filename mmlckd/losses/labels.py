@@ -39,9 +39,9 @@ def labels_of(data_samples: Tensor | Sequence | None) -> Tensor:
 
 def _label_of(sample: Any, index: int) -> Tensor:
     label, score = getattr(sample, 'gt_label', None), getattr(sample, 'gt_score', None)
-    if label is None and score is None:
-        raise ValueError(f'sample {index} has no gt_label and {_NEED}: take LogitsKDLoss, which needs no labels')
     if label is None:
+        if score is None:
+            raise ValueError(f'sample {index} has no gt_label and {_NEED}: take LogitsKDLoss, which needs no labels')
         return score.argmax().view(1)
     if label.numel() != 1:
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -98,7 +98,7 @@ class LipschitzKDLoss(DistillationLoss):
         check_consecutive(student_feats, targets, 'the Lipschitz loss')
         check_batch(student_feats[0], targets[0])
         self.last_norms = []
-        total = 0.0
+        total: Any = 0.0
         pairs = zip(student_feats, student_feats[1:], targets)
         for weight, (feat_in, feat_out, teacher) in zip(self.weights_for(len(targets)), pairs):
             student = self._norm(feat_in, feat_out)

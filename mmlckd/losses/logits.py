@@ -35,8 +35,8 @@ class LogitsReader:
     def __init__(self, activation: str = 'auto', num_classes: int | None = None):
         if activation not in ACTIVATIONS:
             raise ValueError(f'activation is {activation!r}: choose one of {", ".join(map(repr, ACTIVATIONS))}')
-        if num_classes is not None and (not isinstance(num_classes, int) or num_classes < 1):
-            raise ValueError(f'num_classes is {num_classes!r}: give the channels of one class distribution, or None')
+        if num_classes is not None and num_classes < 1:
+            raise ValueError(f'num_classes is {num_classes}: give the channels of one class distribution, or None')
         self.activation = activation
         self.num_classes = num_classes
         self._found: list[tuple[str, Layout]] = []  # one a tap: its name, and what the teacher tells of it

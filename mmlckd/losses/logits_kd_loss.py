@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from mmlckd.registry import MODELS
 
 from .checks import check_temperature
-from .distillation_loss import MapwiseLoss, as_sequence
 from .divergence import sigmoid_divergence, softmax_divergence
 from .logits import LogitsReader
+from .mapwise_loss import MapwiseLoss, as_sequence
 
 
 @MODELS.register_module()
@@ -62,7 +62,7 @@ class LogitsKDLoss(MapwiseLoss):
         return super().targets(teacher_feats)
 
     def compare(self, student_feats: Tensor | Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-        return super().compare(student_feats, targets, [(index,) for index in range(len(targets))])
+        return self.compare_maps(student_feats, targets, [(index,) for index in range(len(targets))])
 
     def distance(self, student: Tensor, teacher: Tensor, index: int) -> Tensor:
         """(B,): tau^2 times the mean over positions and anchors of the divergence."""

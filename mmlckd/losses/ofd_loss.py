@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -175,7 +176,7 @@ class OFDLoss(DistillationLoss):
             ValueError: Shapes differ, or the weights do not fit.
         """
         check_counts(student_feats, targets)
-        total = 0.0
+        total: Any = 0.0
         for i, (student, target, weight) in enumerate(zip(student_feats, targets, self.weights_for(len(targets)))):
             check_pair(student, target, i)
             target = target.to(torch.promote_types(student.dtype, target.dtype))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mmlckd.registry import MODELS
 
-from .distillation_loss import MapwiseLoss
+from .mapwise_loss import MapwiseLoss
 from .positions import positions
 
 

@@ -26,7 +26,8 @@ def pooled_alike(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: The positions of tokens differ.
     """
     if first.dim() == second.dim() == 4 and first.shape[2:] != second.shape[2:]:
-        size = tuple(map(min, first.shape[2:], second.shape[2:]))
+        height, width = map(min, first.shape[2:], second.shape[2:])
+        size = (height, width)
         first, second = (
             feat if feat.shape[2:] == size else F.adaptive_avg_pool2d(feat, size) for feat in (first, second)
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -50,7 +50,7 @@ def _state_misfit(optimizer: Optimizer, saved: Any) -> str | None:
     return _entries_misfit(optimizer, groups, state)
 
 
-def _entries_misfit(optimizer: Optimizer, groups: list[dict], state: dict) -> str | None:
+def _entries_misfit(optimizer: Optimizer, groups: Sequence[dict], state: dict) -> str | None:
     """What is wrong with the states of single parameters.
 
     torch's own optimizers keep numbers and tensors of the parameter's shape, and fused ones rely on it.

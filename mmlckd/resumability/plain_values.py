@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from typing import TypeGuard  # new in Python 3.10
 
 MAX_COUNT = 2**62  # of iterations; sums of two still fit into 64 bits
 
@@ -20,7 +24,7 @@ def is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def is_list_of(value: Any, fits) -> bool:
+def is_list_of(value: Any, fits) -> TypeGuard[Sequence]:
     """Whether it is a list or a tuple whose items all fit."""
     return isinstance(value, (list, tuple)) and all(map(fits, value))
 

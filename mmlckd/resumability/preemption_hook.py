@@ -50,12 +50,13 @@ class PreemptionHook(Hook):
     def before_train(self, runner) -> None:
         hooks = {type(hook): hook for hook in runner.hooks}
         self._random_states: RandomStateHook | None = hooks.get(RandomStateHook)
-        self._checkpoints: SafeCheckpointHook | None = hooks.get(SafeCheckpointHook)
-        if self._checkpoints is None:
+        checkpoints = hooks.get(SafeCheckpointHook)
+        if checkpoints is None:
             raise ValueError(
                 'PreemptionHook finds no SafeCheckpointHook to write with: set default_hooks.checkpoint.type to '
                 'mmlckd.SafeCheckpointHook, or leave PreemptionHook out'
             )
+        self._checkpoints: SafeCheckpointHook = checkpoints
         if get_world_size() > 1:
             self._group = distributed.new_group(backend='gloo')
         for loop in (runner.train_loop, runner.val_loop):

@@ -66,6 +66,7 @@ class RandomStateHook(Hook):
         self.pause()
         if not (within or resumed) or self.epoch_states is None:
             self.epoch_states = self.states
+        assert self.epoch_states is not None  # pause() took them
         set_random_state(self.epoch_states[get_rank()])
         # Once more where leaving batches out, or making an iteration loop's loader, draws numbers in between.
         self.pending = within or runner.iter > 0 and in_iterations
@@ -120,6 +121,6 @@ class RandomStateHook(Hook):
             self.states, self.pending = all_gather_object(random_state()), True
 
     def _put_back(self) -> None:
-        if self.pending:
+        if self.pending and self.states is not None:
             set_random_state(self.states[get_rank()])
         self.pending = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from mmengine.dist import is_main_process
@@ -97,7 +98,7 @@ def _averages_misfit(expected: dict, saved: dict) -> str | None:
     return f'of its averaged weights (ema_state_dict) {fault}' if fault else None
 
 
-def _inner_datasets(field: str, dataset: Dataset) -> Iterator[tuple[str, Dataset]]:
+def _inner_datasets(field: str, dataset: Any) -> Iterator[tuple[str, Dataset]]:
     """The data sets inside wrappers, MMEngine's, a host's or torch's, with the fields that made them."""
     if hasattr(dataset, 'datasets'):
         for i, inner in enumerate(dataset.datasets):
@@ -108,11 +109,11 @@ def _inner_datasets(field: str, dataset: Dataset) -> Iterator[tuple[str, Dataset
         yield field, dataset
 
 
-def _check_data(field: str, dataset: Dataset, model: nn.Module) -> None:
+def _check_data(field: str, dataset: Any, model: nn.Module) -> None:
     if len(dataset) == 0:
         raise ValueError(f'{field} has no samples: see that its ann_file and data_prefix name some')
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-    labels = np.array(())
+    labels: np.ndarray = np.array(())
     if classes is None and hasattr(dataset, 'get_gt_labels'):  # mmpretrain's
         labels = dataset.get_gt_labels()
     highest = int(labels.max()) if labels.ndim == 1 and labels.size and labels.dtype.kind in 'iu' else -1

@@ -52,6 +52,8 @@ class SafeCheckpointHook(CheckpointHook):
     UNSOUND = 'unsound'  # files whose weights are not finite
     PREEMPTED = 'preempted.pth'
 
+    backend_args: dict | None
+
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self.saved_iter: int | None = None

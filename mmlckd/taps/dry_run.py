@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .feature_tap import FeatureTap
 from .hosts import host_of
+from .preprocessing import Preprocessing
 from .tap import GridError, Tap, TapError
 
 SIZES = (16, 32, 64, 128, 224)  # in px, tried in this order
@@ -38,6 +39,10 @@ class DryRun:
     last_calls: dict[Tap, int]
     overwritten: list[Tap]
     complete: bool
+
+    def channels(self, tap: Tap) -> int:
+        """Size of dimension 1 of a tap's tensor; 1 where it has none."""
+        return self.shapes[tap][1] if len(self.shapes[tap]) > 1 else 1
 
 
 def dry_run(
@@ -85,9 +90,9 @@ def input_shapes(model: nn.Module) -> Iterator[tuple[int, int, int]]:
     The channels are those of the data preprocessor's mean, else those of the first convolution, else 3. The sizes are
     the one that the backbone is made for, where it has one, and :data:`SIZES`.
     """
-    mean = getattr(getattr(model, 'data_preprocessor', None), 'mean', None)
+    mean = Preprocessing.of(model.data_preprocessor).mean if hasattr(model, 'data_preprocessor') else None
     first = next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 3)
-    known = mean.numel() if isinstance(mean, Tensor) and mean.numel() > 1 else first
+    known = first if mean is None or mean.numel() == 1 else mean.numel()
     fixed = getattr(getattr(model, 'backbone', None), 'img_size', None)
     for channels in dict.fromkeys([known, 3]):
         for size in SIZES if fixed is None else (fixed, *SIZES):

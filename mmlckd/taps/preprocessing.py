@@ -24,6 +24,7 @@ class Preprocessing(NamedTuple):
 
     @classmethod
     def of(cls, module: nn.Module) -> Preprocessing:
+        module = getattr(module, 'data_preprocessor', module)  # mmdet's for several branches wraps the real one
         flip = any(getattr(module, name, False) for name in ('to_rgb', '_channel_conversion', 'channel_conversion'))
         if not getattr(module, '_enable_normalize', False):
             return cls(flip, None, None)
@@ -74,8 +75,8 @@ class InputAdapter:
         ours, theirs = self.channels
         if min(ours, theirs) > 1:
             raise ValueError(
-                f"the student's images have {ours} channels and the teacher's {theirs}: only gray images can be repeated "
-                'to more channels, or colours averaged to gray, so give both networks images of one kind'
+                f"the student's images have {ours} channels and the teacher's {theirs}: only one channel can be "
+                'repeated, or several averaged to one, so give both networks images of one kind'
             )
         what = f'repeated to {theirs} channels' if ours == 1 else f'averaged over their {ours} channels'
         print_log(f"the student's images are {what} for the teacher", 'current', logging.INFO)

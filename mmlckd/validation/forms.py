@@ -140,9 +140,9 @@ def and_inside(form: Form, inside: Form) -> Form:
     """A form that also looks inside the values that another form takes."""
 
     def parts(field: str, value: Any) -> Iterator[tuple[str, Any, Form]]:
-        yield from form.parts(field, value)
         if inside.takes(value):
             yield from inside.parts(field, value)
+        yield from form.parts(field, value)
 
     return dataclasses.replace(form, parts=parts)
 

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import MODELS
 
-from .forms import DICT, FLAG, LIST, NONE, NUMBER, TEXT, TYPE, WHOLE, Form, any_of, dict_of, list_of, record
+from .forms import DICT, FLAG, LIST, MODULE, NONE, NUMBER, TEXT, TYPE, WHOLE, Form, any_of, dict_of, list_of, record
 
 
 def _is_scope(value: Any) -> bool:
@@ -45,15 +45,24 @@ TAPS_OF_ONE = any_of(list_of(TAP), TEXT).such_as("['backbone.layer1', 'backbone.
 TAPS = any_of(list_of(TAP), TEXT, record(student=TAPS_OF_ONE, teacher=TAPS_OF_ONE), NONE).such_as(TAPS_OF_ONE.example)
 TEACHER = record(
     config=TEXT.such_as("'configs/teachers/voc_faster_rcnn_r101.py'"),
-    model=DICT.such_as("dict(type='ImageClassifier', ...)"),
+    model=any_of(DICT, MODULE).such_as("dict(type='ImageClassifier', ...)"),
     checkpoint=optional(TEXT, "'work_dirs/teacher/epoch_100.pth'"),
     norm_stats=TEXT.such_as("'running'"),
     precision=optional(TEXT, "'bf16'"),
 )
-ENTRY = record(type=TYPE, taps=TAPS, connectors=FLAG, max_share=optional(NUMBER, 0.5), views=optional(TEXT, "'both'"))
+ANY_TEACHER = any_of(TEXT, TEACHER, MODULE).such_as("dict(config='configs/teachers/...', checkpoint='....pth')")
+ENTRY = record(
+    type=TYPE,
+    taps=TAPS,
+    connectors=FLAG,
+    max_share=optional(NUMBER, 0.5),
+    teacher=optional(TEXT),
+    views=optional(TEXT, "'both'"),
+)
 DISTILLER = dict(
     student=DICT.such_as('{{_base_.model}}'),
-    teacher=any_of(TEXT, TEACHER).such_as("dict(config='configs/teachers/...', checkpoint='....pth')"),
+    teacher=optional(ANY_TEACHER, ANY_TEACHER.example),
+    teachers=optional(dict_of(ANY_TEACHER), "dict(first=dict(config='...'), second=dict(config='...'))"),
     losses=dict_of(optional(ENTRY, "dict(type='mmlckd.LogitsKDLoss', taps=['head.fc'])")).such_as(
         "dict(lipschitz=dict(type='mmlckd.LipschitzKDLoss'))"
     ),

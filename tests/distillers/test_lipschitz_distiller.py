@@ -415,8 +415,9 @@ def test_the_dry_run_is_as_small_as_the_networks_allow(batch):
         seen = []
         build(teacher=dict(model=pooled(kernel)))
         assert seen == sizes
-    with pytest.raises(ValueError, match=r'input of \(3, 64, 64\) failed'):
-        build(teacher=dict(model=pooled(32)))
+    tried = r'inputs of \(3, 16, 16\), \(3, 32, 32\), \(3, 64, 64\), \(3, 128, 128\), \(3, 224, 224\) failed'
+    with pytest.raises(ValueError, match=tried):
+        build(teacher=dict(model=pooled(128)))
     with pytest.raises(ValueError, match=r'input of \(3, 32, 32\) failed'):
         build(teacher=dict(model=pooled(16)), input_shape=(3, 32, 32))
 

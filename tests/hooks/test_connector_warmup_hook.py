@@ -7,6 +7,7 @@ import torch
 from mmengine.hooks import Hook
 from short_run import runner
 
+from mmlckd.hooks import ConnectorWarmupHook
 from mmlckd.registry import HOOKS
 
 
@@ -62,10 +63,19 @@ def test_a_resumed_run_goes_on_waiting(classification, tmp_path):
     assert same(one['student'], three['student']) and not same(three['student'], four['student'])
 
 
-@pytest.mark.parametrize('iters', [0, -3, 2.5, True, None, '3'])
-def test_wrong_arguments_are_refused(iters):
-    with pytest.raises(ValueError, match=f'ConnectorWarmupHook.iters is {iters!r}: give at least 1 iteration'):
+@pytest.mark.parametrize('iters', [0, -3])
+def test_counts_below_one_are_refused(iters):
+    with pytest.raises(ValueError, match=f'^ConnectorWarmupHook.iters is {iters}: give at least 1 iteration$'):
         HOOKS.build(dict(type='mmlckd.ConnectorWarmupHook', iters=iters))
+
+
+@pytest.mark.parametrize('iters', [2.5, True, None, '3'])
+def test_wrong_types_are_refused(iters):
+    sentence = f'^iters is {iters!r}: give ConnectorWarmupHook a whole number, such as 500$'
+    with pytest.raises(ValueError, match=sentence):
+        HOOKS.build(dict(type='mmlckd.ConnectorWarmupHook', iters=iters))
+    with pytest.raises(ValueError, match=sentence):
+        ConnectorWarmupHook(iters)
 
 
 @pytest.mark.parametrize(

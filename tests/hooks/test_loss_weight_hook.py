@@ -51,17 +51,26 @@ def test_a_resumed_run_has_the_weight_of_its_epoch(classification, tmp_path):
     [
         (dict(milestones=[1, 2], weights=[1.0]), '2 milestones and 1 weights'),
         (dict(milestones=[2, 2], weights=[1.0, 1.0]), r'milestones is \[2, 2\]: give increasing numbers'),
-        (dict(milestones=[0], weights=[1.0]), r'milestones is \[0\]'),
-        (dict(milestones=[0.5], weights=[1.0]), r'milestones is \[0.5\]'),
-        (dict(milestones=1, weights=[1.0]), 'milestones is 1: give a list'),
-        (dict(milestones=[], weights=[]), r'milestones is \[\]: give a list'),
+        (dict(milestones=[0], weights=[1.0]), r'milestones is \[0\]: give one or more whole numbers above 0'),
+        (dict(milestones=[0.5], weights=[1.0]), r'milestones\[0\] is 0.5: give a whole number'),
+        (
+            dict(milestones=1, weights=[1.0]),
+            r'milestones is 1: give LossWeightHook a list of whole numbers, such as \[60, 120\]',
+        ),
+        (dict(milestones=[], weights=[]), r'milestones is \[\]: give one or more whole numbers above 0'),
         (dict(milestones=None, weights=None), 'milestones is None'),
-        (dict(milestones=[1], weights=[-1.0]), r'weights is \[-1.0\]'),
-        (dict(milestones=[1], weights=[float('nan')]), r'weights is \[nan\]'),
-        (dict(milestones=[1, 2], weights=[0.0, float('inf')]), r'weights is \[0.0, inf\]'),
-        (dict(milestones=[1], weights=['1']), r"weights is \['1'\]"),
-        (dict(milestones=[1], weights=[1.0], by_epoch='no'), "by_epoch is 'no': choose True or False"),
-        (dict(milestones=[1], weights=[1.0], ramp=None), 'ramp is None: choose True or False'),
+        (dict(milestones=[1], weights=[-1.0]), r'weights\[0\] is -1.0: it must not be negative'),
+        (
+            dict(milestones=[1], weights=[float('nan')]),
+            r'LossWeightHook.weights\[0\] is nan: give a finite number, 0 or above',
+        ),
+        (
+            dict(milestones=[1, 2], weights=[0.0, float('inf')]),
+            r'weights\[1\] is inf: give a finite number, 0 or above',
+        ),
+        (dict(milestones=[1], weights=['1']), r"weights\[0\] is '1': give a number"),
+        (dict(milestones=[1], weights=[1.0], by_epoch='no'), "by_epoch is 'no': give LossWeightHook True or False"),
+        (dict(milestones=[1], weights=[1.0], ramp=None), 'ramp is None: give LossWeightHook True or False'),
     ],
 )
 def test_wrong_arguments_are_refused(options, message):

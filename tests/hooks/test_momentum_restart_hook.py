@@ -57,9 +57,24 @@ def test_a_run_resumed_within_an_epoch_keeps_its_momentum(batches_done, kept, cl
     assert bool(run.optim_wrapper.optimizer.state) == kept
 
 
-@pytest.mark.parametrize('epochs', [[-1], [0.5], [True], [], 3, None, ['1']])
-def test_wrong_epochs_are_refused(epochs):
-    with pytest.raises(ValueError, match=f'MomentumRestartHook.epochs is {re.escape(repr(epochs))}: give a list'):
+@pytest.mark.parametrize('epochs', [[-1], [3, -2], []])
+def test_epochs_that_cannot_come_are_refused(epochs):
+    with pytest.raises(ValueError, match=f'MomentumRestartHook.epochs is {re.escape(repr(epochs))}: give one or more'):
+        HOOKS.build(dict(type='mmlckd.MomentumRestartHook', epochs=epochs))
+
+
+@pytest.mark.parametrize(
+    'epochs, message',
+    [
+        ([0.5], 'epochs[0] is 0.5: give a whole number'),
+        ([1, True], 'epochs[1] is True: give a whole number'),
+        (['1'], "epochs[0] is '1': give a whole number"),
+        (3, 'epochs is 3: give MomentumRestartHook a list of whole numbers, such as [100, 150]'),
+        (None, 'epochs is None: give MomentumRestartHook a list of whole numbers, such as [100, 150]'),
+    ],
+)
+def test_wrong_types_are_refused(epochs, message):
+    with pytest.raises(ValueError, match=f'^{re.escape(message)}$'):
         HOOKS.build(dict(type='mmlckd.MomentumRestartHook', epochs=epochs))
 
 

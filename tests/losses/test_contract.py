@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+from mmengine.registry import Registry
 from torch import nn
 
 from mmlckd import losses
@@ -50,16 +51,24 @@ def test_every_loss_is_registered_and_keeps_the_contract(kind):
     'weight, message',
     [
         (-1, 'loss_weight is -1: it must not be negative'),
-        (math.nan, 'loss_weight is nan: give a number, 0 or above'),
-        (math.inf, 'loss_weight is inf: give a number, 0 or above'),
-        ('high', "loss_weight is 'high': give a number, 0 or above"),
-        (True, 'loss_weight is True: give a number, 0 or above'),
-        (None, 'loss_weight is None: give a number, 0 or above'),
+        (math.nan, 'loss_weight is nan: give a finite number, 0 or above'),
+        (math.inf, 'loss_weight is inf: give a finite number, 0 or above'),
+        ('high', "loss_weight is 'high': give {kind} a number, such as [0-9.]+"),
+        (True, 'loss_weight is True: give {kind} a number, such as [0-9.]+'),
+        (None, 'loss_weight is None: give {kind} a number, such as [0-9.]+'),
     ],
 )
 def test_a_weight_that_is_none_is_refused(kind, weight, message):
-    with pytest.raises(ValueError, match=f'^{message}$'):
+    with pytest.raises(ValueError, match=f'^{message.format(kind=kind.__name__)}$'):
         make(kind, loss_weight=weight)
+
+
+@pytest.mark.parametrize('weight', [-1, math.nan, math.inf])
+def test_a_subclass_in_another_registry_has_its_weight_checked(weight):
+    elsewhere = Registry('loss', scope='elsewhere')
+    elsewhere.register_module('Mine', module=type('Mine', (MapwiseLoss,), {}))
+    with pytest.raises(ValueError, match=f'^loss_weight is {weight}: '):
+        elsewhere.build(dict(type='Mine', loss_weight=weight))
 
 
 @pytest.mark.parametrize('kind, field', [(LipschitzKDLoss, 'pair_weights'), (OFDLoss, 'map_weights')])
@@ -67,11 +76,11 @@ def test_a_weight_that_is_none_is_refused(kind, weight, message):
     'weights, message',
     [
         ([1.0, -0.5], r'\[1\] is -0.5: it must not be negative'),
-        ([math.nan, 1.0], r'\[0\] is nan: give a number, 0 or above'),
-        ((0.5, math.inf), r'\[1\] is inf: give a number, 0 or above'),
-        ([0.5, 'half'], r"\[1\] is 'half': give a number, 0 or above"),
-        (2.0, r" is 2.0: choose 'geometric'.* or a list of numbers"),
-        (None, r" is None: choose 'geometric'.* or a list of numbers"),
+        ([math.nan, 1.0], r'\[0\] is nan: give a finite number, 0 or above'),
+        ((0.5, math.inf), r'\[1\] is inf: give a finite number, 0 or above'),
+        ([0.5, 'half'], r"\[1\] is 'half': give a number"),
+        (2.0, r" is 2.0: give \w+ a string or a list of numbers, such as 'geometric'"),
+        (None, r" is None: give \w+ a string or a list of numbers, such as 'geometric'"),
         ('equal', r" is 'equal': choose 'geometric'.* or a list of numbers"),
     ],
 )

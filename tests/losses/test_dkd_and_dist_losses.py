@@ -197,8 +197,8 @@ def test_gradients_of_the_student_alone(loss):
     'make, message',
     [
         (lambda: DKDLoss(alpha=-1), 'alpha is -1: it must not be negative'),
-        (lambda: DKDLoss(beta=math.nan), 'beta is nan: give a number'),
-        (lambda: DISTLoss(gamma=math.inf), 'gamma is inf: give a number'),
+        (lambda: DKDLoss(beta=math.nan), 'beta is nan: give a finite number'),
+        (lambda: DISTLoss(gamma=math.inf), 'gamma is inf: give a finite number'),
         (lambda: DISTLoss(tau=0), 'tau is 0: a temperature must be positive'),
         (lambda: DISTLoss(activation='relu'), "activation is 'relu': choose one of 'auto', 'softmax', 'sigmoid'"),
     ],

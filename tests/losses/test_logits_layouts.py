@@ -93,7 +93,7 @@ def test_gradcheck(loss):
     [
         (dict(activation='relu'), "activation is 'relu': choose one of 'auto', 'softmax', 'sigmoid'"),
         (dict(num_classes=0), 'num_classes is 0: give the channels of one class distribution, or None'),
-        (dict(num_classes='80'), "num_classes is '80': give the channels"),
+        (dict(num_classes='80'), "num_classes is '80': give LogitsKDLoss a whole number or None"),
         (dict(tau=math.nan), 'tau is nan: a temperature must be positive'),
     ],
 )

@@ -10,31 +10,34 @@ from torch import nn
 
 from mmlckd.cli import sentence_of
 from mmlckd.config import bare_model, read_config
-from mmlckd.registry import HOOKS, LOOPS, MODELS, OPTIM_WRAPPERS
+from mmlckd.registry import HOOKS, MODELS, OPTIM_WRAPPERS
 from mmlckd.validation import check_distiller, check_run
 from mmlckd.validation.arguments import form_of
 from mmlckd.validation.forms import ANYTHING
-
-BUILT = object()  # stands for a built module
 
 # Field of the guided demo's distiller, a wrong value, what the sentence says after the field.
 DISTILLER = [
     ('student', None, 'is None: give LipschitzDistiller a dict or a built module, such as {{_base_.model}}'),
     ('student', 'mnist5k_wrn10-1', "is 'mnist5k_wrn10-1': give LipschitzDistiller a dict or a built module"),
     ('student', [dict(type='ImageClassifier')], "is [{'type': 'ImageClassifier'}]: give LipschitzDistiller a dict"),
-    ('teacher', None, 'is None: give LipschitzDistiller a string or a dict, such as dict(config='),
-    ('teacher', 3, 'is 3: give LipschitzDistiller a string or a dict'),
-    ('teacher', ['a.py', 'a.pth'], "is ['a.py', 'a.pth']: give LipschitzDistiller a string or a dict"),
-    ('teacher', BUILT, 'is a built Linear: give LipschitzDistiller a string or a dict'),
-    ('teacher', nn.Linear, 'is the class Linear: give LipschitzDistiller a string or a dict'),
+    ('teacher', 3, 'is 3: give LipschitzDistiller a string, a dict'),
+    ('teacher', 2.5, 'is 2.5: give LipschitzDistiller a string, a dict'),
+    ('teacher', True, 'is True: give LipschitzDistiller a string, a dict'),
+    ('teacher', ['a.py', 'a.pth'], "is ['a.py', 'a.pth']: give LipschitzDistiller a string, a dict"),
+    ('teacher', nn.Linear, 'is the class Linear: give LipschitzDistiller a string, a dict'),
+    ('teacher.model', 'wrn', "is 'wrn': give a dict or a built module, such as dict(type='ImageClassifier', ...)"),
+    ('teachers', ['a.py'], "is ['a.py']: give LipschitzDistiller a dict"),
+    ('teachers.second', 3, 'is 3: give a string, a dict or a built module, such as dict(config='),
+    ('teachers.second.checkpoint', 3, 'is 3: give a string or None'),
+    ('losses.kd.teacher', 1, 'is 1: give a string or None'),
     ('teacher.config', None, "is None: give a string, such as 'configs/teachers/"),
     ('teacher.config', dict(type='X'), "is {'type': 'X'}: give a string"),
     ('teacher.checkpoint', True, "is True: give a string or None, such as 'work_dirs/teacher/epoch_100.pth'"),
     ('teacher.checkpoint', ['a.pth'], "is ['a.pth']: give a string or None"),
     ('teacher.norm_stats', None, "is None: give a string, such as 'running'"),
-    ('teacher.norm_stats', dict(), 'is {}: give a string'),
+    ('teacher.norm_stats', {}, 'is {}: give a string'),
     ('teacher.precision', 16, "is 16: give a string or None, such as 'bf16'"),
-    ('losses', None, 'is None: give LipschitzDistiller a dict of dicts or None, such as dict(lipschitz='),
+    ('losses', 3, 'is 3: give LipschitzDistiller a dict of dicts or None'),
     (
         'losses',
         [dict(type='mmlckd.LogitsKDLoss')],
@@ -50,7 +53,7 @@ DISTILLER = [
     ('losses.kd.tau', [4.0], 'is [4.0]: give LogitsKDLoss a number'),
     ('losses.kd.loss_weight', None, 'is None: give LogitsKDLoss a number, such as 1.0'),
     ('losses.kd.loss_weight', True, 'is True: give LogitsKDLoss a number'),
-    ('losses.kd.loss_weight', dict(), 'is {}: give LogitsKDLoss a number'),
+    ('losses.kd.loss_weight', {}, 'is {}: give LogitsKDLoss a number'),
     ('losses.ofd.connectors', 'conv', "is 'conv': give True or False"),
     ('losses.ofd.connectors', 1, 'is 1: give True or False'),
     ('losses.ofd.connectors', None, 'is None: give True or False'),
@@ -248,7 +251,6 @@ def said(call, *args, **kwargs):
 @pytest.mark.parametrize('field, value, sentence', DISTILLER)
 def test_the_distiller(field, value, sentence, guided):
     init_default_scope('mmpretrain')
-    value = nn.Linear(1, 1) if value is BUILT else value
     model = wrong(guided, f'model.{field}', value).model
     model.setdefault('data_preprocessor', guided.data_preprocessor)
     assert said(MODELS.build, model).startswith(f'{field} {sentence}')  # as the stock tools build it
@@ -276,9 +278,7 @@ def test_a_run(field, value, sentence, guided):
     assert found.startswith(f'{field}{parts[field]}' if sentence is None else f'{field} {sentence}')
 
 
-@pytest.mark.parametrize(
-    'field, value', [case[:2] for case in DISTILLER if case[0].count('.') < 2 and case[1] is not BUILT]
-)
+@pytest.mark.parametrize('field, value', [case[:2] for case in DISTILLER if case[0].count('.') < 2])
 def test_the_tools_say_it_before_anything_is_built(field, value, guided):
     if field == 'data_preprocessor':
         return

@@ -1,9 +1,9 @@
 """Kill a training at random moments, resume it, and compare it with one that was never interrupted, bit by bit.
 
-The training is the demo's guided student with dropout, an average of its weights, and no more than one checkpoint kept. It is killed
-by SIGKILL within iterations, while a checkpoint is written, and within evaluations; and, beside these, ended by SIGTERM. A moment is
-drawn as a phase of the run and a part of the time that such a phase took in the uninterrupted run; where it truly fell is what the
-table says.
+The training is the demo's guided student with dropout, an average of its weights, and no more than one checkpoint kept.
+It is killed by SIGKILL within iterations, while a checkpoint is written, and within evaluations; and, beside these,
+ended by SIGTERM. A moment is drawn as a phase of the run and a part of the time that such a phase took in the
+uninterrupted run; where it truly fell is what the table says.
 
     python tools/benchmarks/crash_resume.py
     python tools/benchmarks/crash_resume.py --kills 6 --ranks 2      # two processes, killed together
@@ -329,9 +329,8 @@ def main(args):
     console.print(f'this table as data: [bold]{args.out}[/bold]')
     bad = [i + 1 for i, row in enumerate(rows) if not sound(row)]
     if bad:
-        raise ValueError(
-            f'{len(bad)} of {len(rows)} trainings were not resumed as they should be: numbers {", ".join(map(str, bad))}'
-        )
+        numbers = ', '.join(map(str, bad))
+        raise ValueError(f'{len(bad)} of {len(rows)} trainings were not resumed as they should be: numbers {numbers}')
 
 
 if __name__ == '__main__':

@@ -2,8 +2,8 @@
 
 The authors' formulation is written here from its equation (LONDON, ICCV 2021, as in their ImageNet code): two
 explicit transmitting matrices a pair, K = M M^T, five steps of power iteration from ones with the gradient through
-every step. Both take the same four maps, forward and backward, in alternation; medians are printed. Then our own cost is measured as
-the batch, the positions and the channels grow, and the exponents of its growth are fitted.
+every step. Both take the same four maps, forward and backward, in alternation; medians are printed. Then our own cost
+is measured as the batch, the positions and the channels grow, and the exponents of its growth are fitted.
 
     python tools/benchmarks/lipschitz_loss.py
 """
@@ -76,7 +76,9 @@ def lipschitz_loss(norm, student, teacher):
 
 
 def make_maps(shapes, batch, device, seed=0):
-    """Smooth, rectified, correlated maps: a random deep stack applied to random images, like a network's own features."""
+    """Smooth, rectified, correlated maps: a random deep stack applied to random images, like a network's own
+    features.
+    """
     generator = torch.Generator().manual_seed(seed)
     size = shapes[0][1]
     feat = F.interpolate(
@@ -192,7 +194,8 @@ def main():
     reference = results["authors' formulation"]
 
     table = Table(
-        title=f"Lipschitz loss, forward + backward: ResNet-50's four maps at 224 px, batch {args.batch}, {args.threads} threads"
+        title="Lipschitz loss, forward + backward: ResNet-50's four maps at 224 px, "
+        f'batch {args.batch}, {args.threads} threads'
     )
     for column in ('variant', 'ms (quartiles)', 'faster', 'peak MiB', 'less gradients', 'memory'):
         table.add_column(column, justify='left' if column == 'variant' else 'right')
@@ -209,7 +212,8 @@ def main():
     console.print(table)
     for name, row in exact.items():
         console.print(
-            f'{name}: value within {row["value_error"]:.1e} of a float64 SVD, gradient cosine {row["gradient_cosine"]:.7f}'
+            f'{name}: value within {row["value_error"]:.1e} of a float64 SVD, '
+            f'gradient cosine {row["gradient_cosine"]:.7f}'
         )
     table = Table(title='How our cost grows')
     for column in ('with', 'factors', 'ms', 'exponent'):

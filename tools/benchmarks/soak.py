@@ -1,7 +1,8 @@
 """Train for a long time and watch what could grow: memory, hooks, log buffers, files, objects.
 
-The training is the demo's guided student, thousands of iterations long, with evaluations, checkpoints and readings of SpectralNormHook. The
-growth of the resident memory is that of a straight line through the second half; it is told beside the readings' scatter about the line.
+The training is the demo's guided student, thousands of iterations long, with evaluations, checkpoints and readings of
+SpectralNormHook. The growth of the resident memory is that of a straight line through the second half; it is told
+beside the readings' scatter about the line.
 
     python tools/benchmarks/soak.py
     python tools/benchmarks/soak.py --iterations 400
@@ -111,7 +112,9 @@ def train(args, progress):
 
 
 def drift(readings):
-    """MiB that the resident memory grew by along a straight line through the second half, and the readings' scatter about that line."""
+    """MiB that the resident memory grew by along a straight line through the second half, and the readings' scatter
+    about that line.
+    """
     half = readings[len(readings) // 2 :]
     iters, memory = (np.array([reading[key] for reading in half], dtype=float) for key in ('iter', 'rss_mib'))
     line = np.polyval(np.polyfit(iters, memory, 1), iters)

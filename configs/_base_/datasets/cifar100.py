@@ -1,8 +1,11 @@
-"""CIFAR-100 as OFD's and LONDON's code reads it: reflect-pad 4, flip, crop 32 by torchvision's transforms, their mean and deviation."""
+"""CIFAR-100 as OFD's and LONDON's code reads it: reflect-pad 4, flip, crop 32 by torchvision's transforms, their mean
+and deviation.
+"""
 _base_ = 'mmpretrain::_base_/datasets/cifar100_bs16.py'
 data_root = 'data/cifar100'
 prerequisites = {
-    data_root: 'mkdir -p data/cifar100 && curl -L https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz | tar xz -C data/cifar100'}
+    data_root: 'mkdir -p data/cifar100 && curl -L https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz '
+    '| tar xz -C data/cifar100'}
 data_preprocessor = dict(mean=[125.3, 123.0, 113.9], std=[63.0, 62.1, 66.7])
 train_pipeline = [
     dict(type='NumpyToPIL'),

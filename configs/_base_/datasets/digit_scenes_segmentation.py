@@ -2,8 +2,8 @@
 data_root = 'data/digit_scenes/VOCdevkit/VOC2012'
 prerequisites = {data_root: 'python tools/prepare_digit_scenes.py'}
 classes = ('background', 'zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
-palette = [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [128, 0, 128], [0, 128, 128], [128, 128, 128],
-           [64, 0, 0], [192, 0, 0], [64, 128, 0]]
+palette = [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [128, 0, 128], [0, 128, 128],
+           [128, 128, 128], [64, 0, 0], [192, 0, 0], [64, 128, 0]]
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -1,7 +1,8 @@
 """scikit-learn's digits, 8 px read at 16, 100 training images, 40 epochs: WRN-16-2 to WRN-10-1."""
 _base_ = './mnist5k_100.py'
 data_root = 'data/sklearn_digits'
-teacher_config, teacher_checkpoint = 'configs/study/recipes/sklearn_teacher.py', 'work_dirs/sklearn_teacher/epoch_20.pth'
+teacher_config = 'configs/study/recipes/sklearn_teacher.py'
+teacher_checkpoint = 'work_dirs/sklearn_teacher/epoch_20.pth'
 prerequisites = {data_root: 'python tools/prepare_digits.py --source sklearn',
                  teacher_checkpoint: f'python tools/train.py {teacher_config}'}
 data_preprocessor = dict(mean=[77.8] * 3, std=[95.9] * 3)

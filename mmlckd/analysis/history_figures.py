@@ -27,9 +27,9 @@ def plot_history(history: list[dict], path: Path, names: Mapping[str, Sequence[s
     """Draw Lipschitz values over training, teacher against student, a column for each pair of taps or each tap.
 
     Args:
-        history: Readings of :class:`.SpectralNormHook`, each with ``iter``, and with the lists ``student``, ``teacher`` and
-            ``log_ratio`` (transmitting norms by pair), or ``local_student`` and ``local_teacher`` (local quotients by
-            tap), or all of these.
+        history: Readings of :class:`.SpectralNormHook`, each with ``iter``, and with the lists ``student``,
+            ``teacher`` and ``log_ratio`` (transmitting norms by pair), or ``local_student`` and ``local_teacher``
+            (local quotients by tap), or all of these.
         path: Where the picture goes; its ending gives the format.
         names: Titles of the pairs under 'student', and of the taps under 'local_student'. Columns without are numbered.
     """

@@ -102,7 +102,7 @@ class LipschitzDistiller(nn.Module):
             with self.distiller.tapped_second(self) as feats:
                 super().forward(second, data_samples, mode='tensor')
             student_feats.append(feats)
-        # MMEngine calls the total `loss`. mmpretrain's heads call theirs so too, and the log would show it for the total.
+        # MMEngine calls the total `loss`. mmpretrain's heads call theirs so too, and would hide the total in the log.
         if 'loss' in losses:
             losses['student.loss'] = losses.pop('loss')
         losses.update(self.distiller.compare(student_feats, targets))

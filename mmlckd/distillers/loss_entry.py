@@ -111,7 +111,7 @@ class LossEntry:
             self.loss.left_out = 0
 
     def select(self, feats: Sequence[FeatureTap], taps: Sequence[Tap]) -> list[Tensor]:
-        """The maps at some taps in the views that this loss compares, of the forwards of the first view and the second."""
+        """The maps at some taps in the views that this loss compares; ``feats`` are of the first and second view."""
         if self.views == 'both':
             return [torch.cat([view[tap] for view in feats]) for tap in taps]
         return [feats[self.views == 'second'][tap] for tap in taps]

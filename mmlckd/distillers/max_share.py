@@ -13,8 +13,8 @@ def hold_to_shares(
 ) -> dict[str, Any]:
     """Scale down losses above their share, measured against the rest, without waiting for the device.
 
-    With R the sum of all losses that have no share, a loss is held to R * share / (1 - share): exactly its share if it is
-    the only one, at most its share if there are several. A negative R counts as 0.
+    With R the sum of all losses that have no share, a loss is held to R * share / (1 - share): exactly its share if it
+    is the only one, at most its share if there are several. A negative R counts as 0.
 
     Args:
         losses: All losses of a step by name. Those with a share are scalars; their gradients keep their directions.

@@ -10,7 +10,7 @@ def output_change(outputs: Tensor, center: bool = False) -> Tensor:
     """The change of an output from the first view of each image to the second.
 
     Args:
-        outputs: (2B, K), (2B, K, H, W) or tokens (2B, N, K): the first B are of the first view, the others of the second.
+        outputs: (2B, K), (2B, K, H, W) or tokens (2B, N, K): first B outputs of the first view, then B of the second.
         center: Subtract from each change its mean over the K channels, so that a shift of all of them counts as none.
 
     Returns:

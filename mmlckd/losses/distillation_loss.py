@@ -86,7 +86,7 @@ class DistillationLoss(nn.Module):
         return []
 
     def see_views(self, input_change: Tensor) -> None:
-        """Hear before :meth:`targets` how far the second view is from the first: (B,), in pixel values, 0 to 255 each."""
+        """Hear before :meth:`targets` how far the second view is from the first: (B,), in pixel values."""
 
     def targets(self, teacher_feats: Sequence[Tensor], data_samples: Sequence | None = None) -> Any:
         """What the loss needs of the teacher for one batch. By default: the maps themselves, detached.

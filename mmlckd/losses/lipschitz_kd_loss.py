@@ -115,8 +115,8 @@ class LipschitzKDLoss(DistillationLoss):
             sides = list(map(min, before[2:], after[2:])) if len(before) == 4 else [min(before[1], after[1])]
             if set(sides) == {1}:
                 found.append(
-                    f'the pair {names[k]} to {names[k + 1]} is compared at one position, where a centred map is zero, so '
-                    'it is left out: use larger images, tap shallower modules, or set center=False'
+                    f'the pair {names[k]} to {names[k + 1]} is compared at one position, where a centred map is zero, '
+                    'so it is left out: use larger images, tap shallower modules, or set center=False'
                 )
         return found
 

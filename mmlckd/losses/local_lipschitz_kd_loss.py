@@ -10,16 +10,16 @@ from torch import Tensor
 from mmlckd.functional import output_change, relative_change_error
 from mmlckd.registry import MODELS
 
-from .distillation_loss import MapwiseLoss
+from .mapwise_loss import MapwiseLoss
 
 
 @MODELS.register_module()
 class LocalLipschitzKDLoss(MapwiseLoss):
     """Match how an output changes from one view of an image to another, student to teacher.
 
-    A Lipschitz constant bounds |f(x) - f(x')| by L |x - x'|. This loss compares the left side itself, at the two views x
-    and x' that the distiller's ``view`` makes of every image, with its direction. With ds and dt the changes of the
-    student's and the teacher's output from x to x',
+    A Lipschitz constant bounds |f(x) - f(x')| by L |x - x'|. This loss compares the left side itself, with its
+    direction, at the two views x and x' that the distiller's ``view`` makes of every image. With ds and dt the changes
+    of the student's and the teacher's output from x to x',
 
         L = loss_weight * sum over taps of mean over images and positions of |ds - dt|^2 / (|dt|^2 + floor).
 

@@ -145,8 +145,8 @@ class OFDLoss(DistillationLoss):
         for i, (norm, channels) in enumerate(zip(self._norms, teacher_channels)):
             if norm.num_features != channels:
                 raise ValueError(
-                    f"margins_from has a batch norm of {norm.num_features} channels for the teacher's map {i}, which has "
-                    f'{channels}: name the batch norm before each tapped ReLU'
+                    f"margins_from has a batch norm of {norm.num_features} channels for the teacher's map {i}, which "
+                    f'has {channels}: name the batch norm before each tapped ReLU'
                 )
 
     @torch.no_grad()

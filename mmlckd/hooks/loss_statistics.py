@@ -22,7 +22,7 @@ def read_statistics(model: nn.Module) -> dict[str, list[float]]:
 
 
 def panel_names(model: nn.Module) -> dict[str, list[str]]:
-    """Titles of those values: under 'student' the two taps of each transmitting norm, under 'local_student' each tap."""
+    """Titles of those values: under 'student' the two taps of a transmitting norm, under 'local_student' each tap."""
     names: dict[str, list[str]] = dict(student=[], local_student=[])
     for entry in entries_of(model):
         found = entry.statistics()

@@ -98,6 +98,7 @@ class PreemptionHook(Hook):
 
 def _exit(runner, checkpoint: str) -> None:
     runner.logger.warning(f'ended by SIGTERM; {checkpoint} is what --resume goes on from')
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Python gives the default back while it ends, which kills
     runner.visualizer.close()
     sys.exit(EXIT_CODE)
 

@@ -9,7 +9,6 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
 
-
 def class_of(spec: str | type | None, registry: Registry) -> type | None:
     """The class that a config's ``type`` means: a name, with or without a scope, or the class itself; or None."""
     if not isinstance(spec, str):

@@ -9,8 +9,17 @@ import signal
 import sys
 
 from torch.distributed import run
-from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing import SignalException, api
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+
+def _end_once(number, frame):
+    """torch's handler raises again at a second signal, and then the launcher ends before its workers have saved."""
+    signal.signal(number, signal.SIG_IGN)
+    raise SignalException(f'got signal {number}', sigval=signal.Signals(number))
+
+
+api._terminate_process_handler = _end_once
 
 
 def main():

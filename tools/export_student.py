@@ -1,5 +1,4 @@
-"""Write the bare student of a training checkpoint: no connectors, no optimizer, a SHA-256 suffix as OpenMMLab
-publishes.
+"""Write the bare student of a training checkpoint: no connectors, no optimizer, and OpenMMLab's SHA-256 suffix.
 
 python tools/export_student.py work_dirs/mnist5k_wrn16-2_to_wrn10-1/epoch_12.pth student.pth
 # writes student-<first 8 digits>.pth, which loads into the student's own config with strict=True
@@ -9,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
+import io
 from collections import OrderedDict
 from pathlib import Path
 
 import torch
 
-from mmlckd.checkpoints import read_checkpoint, weights_of
+from mmlckd.checkpoints import AtomicBackend, read_checkpoint, weights_of
 from mmlckd.cli import add_trust_argument, check_folder, run_tool
 
 
@@ -37,12 +36,11 @@ def main(args):
         (key, value) for key, value in weights_of(content, args.checkpoint).items() if not key.startswith('distiller.')
     )
     meta = {key: value for key, value in content.get('meta', {}).items() if key in ('dataset_meta', 'mmengine_version')}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    partial = args.out.with_suffix('.partial')
-    torch.save(dict(state_dict=weights, meta=meta), partial)
-    digest = hashlib.sha256(partial.read_bytes()).hexdigest()[:8]
+    buffer = io.BytesIO()
+    torch.save(dict(state_dict=weights, meta=meta), buffer)
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest()[:8]
     target = args.out.with_name(f'{args.out.stem}-{digest}{args.out.suffix or ".pth"}')
-    os.replace(partial, target)
+    AtomicBackend().put(buffer.getvalue(), target)
     print(f'{target}: {len(weights)} tensors, {target.stat().st_size / 2**20:.2f} MiB')
 
 

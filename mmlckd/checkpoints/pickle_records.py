@@ -12,7 +12,7 @@ import pickletools
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-MAX_OPCODES = 50_000_000  # some 50 seconds; a checkpoint with a history of a million readings has about 10 million
+MAX_OPCODES = 20_000_000  # half a minute and 8 GB at most; 100,000 readings of 20 norms have 5 million
 MAX_BITS = 128  # of an integer: the longest that torch writes has 77
 
 
@@ -27,9 +27,13 @@ class Name(str):
 class Table(list):
     """The pairs of a dict, in their order."""
 
+    __slots__ = ()
+
 
 class Members(list):
     """The members of a set."""
+
+    __slots__ = ()
 
 
 class Made:

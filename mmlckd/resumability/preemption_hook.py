@@ -94,11 +94,15 @@ class PreemptionHook(Hook):
     def _leave(self, runner, meta: dict) -> None:
         if self._random_states is not None:
             self._random_states.pause()
-        _exit(runner, self._checkpoints.save_preempted(runner, meta))
+        path = self._checkpoints.save_preempted(runner, meta)
+        if self._group is not None:
+            distributed.barrier(self._group)  # launchers kill all ranks when the first one ends
+        _exit(runner, path)
 
 
 def _exit(runner, checkpoint: str) -> None:
     runner.logger.warning(f'ended by SIGTERM; {checkpoint} is what --resume goes on from')
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Python gives the default back while it ends, which kills
     runner.visualizer.close()
     sys.exit(EXIT_CODE)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop
@@ -103,6 +103,7 @@ class SafeCheckpointHook(CheckpointHook):
         unsound = [other for other in runner.message_hub.runtime_info.get(self.UNSOUND, ()) if other != name]
         runner.message_hub.update_info(self.UNSOUND, unsound if weights_are_finite else [*unsound, name])
         super()._save_checkpoint_with_step(runner, step, meta)
+        barrier()  # a rank that SIGTERM ends has the others killed, and so may not be ahead of the writing one
         if meta['iter'] > self._judged_iter:
             self._losses_were_finite = _losses_are_finite(runner, meta['iter'] - self._judged_iter)
         self.saved_iter = self._judged_iter = meta['iter']

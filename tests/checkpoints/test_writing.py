@@ -110,6 +110,14 @@ def test_a_full_disk_ends_in_one_sentence_and_keeps_the_checkpoints_before(small
     assert checkpoints and newest_checkpoint(small_disk / 'run') == str(checkpoints[-1])
 
 
+def test_an_export_to_a_full_disk_leaves_nothing(small_disk, trained_alone):
+    (small_disk / 'filling').write_bytes(bytes(1_400_000))  # of 1,572,864; the student's weights have 300,000
+    result = run('tools/export_student.py', trained_alone, small_disk / 'student.pth')
+    assert result.returncode == 1 and 'Traceback' not in result.stderr
+    assert 'no space left on device; what was written before is intact' in result.stderr.splitlines()[-1]
+    assert [path.name for path in small_disk.iterdir()] == ['filling']
+
+
 def test_a_work_folder_that_cannot_be_written_is_named_before_anything_is_built(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'access', lambda path, mode: path != tmp_path)  # root may write everywhere
     with pytest.raises(

@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from mmengine.hooks import EMAHook
 from small_run import SAFE, names, runner
 
@@ -198,3 +199,9 @@ def test_optimizers_of_torch_resume_with_several_groups(optimizer, tmp_path):
     make(tmp_path, max_epochs=1, optim_wrapper=copy.deepcopy(wrapper)).train()
     make(tmp_path, tmp_path / 'epoch_1.pth', max_epochs=2, optim_wrapper=copy.deepcopy(wrapper)).train()
     assert 'epoch_2.pth' in names(tmp_path)
+
+
+def test_the_security_page_lists_every_field():
+    page = (ROOT / 'SECURITY.md').read_text()
+    missing = [path for path in FIELDS if path.rpartition('.')[2] not in page]
+    assert not missing

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 from mmengine.hooks import Hook
@@ -186,6 +187,26 @@ def test_further_signals_while_the_first_is_answered(moment, tmp_path, monkeypat
     finally:
         signal.signal(signal.SIGTERM, before)
     assert ended.value.code == 143 and newest_checkpoint(tmp_path) == str(tmp_path / 'preempted.pth')
+
+
+def test_no_rank_leaves_before_the_checkpoint_is_written(tmp_path, monkeypatch):
+    """Launchers kill the other ranks when the first one ends."""
+    waited = []
+    ranks = SimpleNamespace(
+        new_group=lambda backend: object(),
+        all_reduce=lambda *_: None,
+        barrier=lambda group: waited.append(names(tmp_path)),
+        ReduceOp=SimpleNamespace(MAX=None),
+    )
+    monkeypatch.setattr('mmlckd.resumability.preemption_hook.distributed', ranks)
+    monkeypatch.setattr('mmlckd.resumability.preemption_hook.get_world_size', lambda: 2)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit):
+            runner(tmp_path, [TerminatedAt()], dict(SAFE, interval=100), by_epoch=False, max_iters=6).train()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert waited == [['preempted.pth']]
 
 
 class Forking(PreemptionHook):

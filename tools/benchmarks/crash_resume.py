@@ -1,9 +1,8 @@
 """Kill a training at random moments, resume it, and compare it with one that was never interrupted, bit by bit.
 
-The training is the demo's guided student with dropout, an average of its weights, and no more than one checkpoint kept.
-It is killed by SIGKILL within iterations, while a checkpoint is written, and within evaluations; and, beside these,
-ended by SIGTERM. A moment is drawn as a phase of the run and a part of the time that such a phase took in the
-uninterrupted run; where it truly fell is what the table says.
+SIGKILL comes within iterations, while a checkpoint is written, and within evaluations; SIGTERM in some more trainings.
+A moment is drawn as a phase of the run, and as a part of the time that such a phase took in the uninterrupted run. The
+table says where it fell.
 
     python tools/benchmarks/crash_resume.py
     python tools/benchmarks/crash_resume.py --kills 6 --ranks 2      # two processes, killed together
@@ -13,37 +12,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import os
 import platform
 import random
 import shutil
 import signal
 import statistics
-import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
-import mmpretrain.models  # noqa: F401  once, for all the trainings that are forked
 import numpy as np
 import torch
-from mmengine.hooks import Hook
+from killed_training import Event, Training
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch.distributed.elastic.utils.distributed import get_free_port
 
-from mmlckd.checkpoints import read_checkpoint
+from mmlckd.checkpoints import AtomicBackend, read_checkpoint
 from mmlckd.cli import run_tool
-from mmlckd.registry import HOOKS
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-import train  # noqa: E402  the tool that is killed
-
-CONFIG = 'configs/demo/mnist5k_wrn16-2_to_wrn10-1.py'
 COMPARED = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers', 'random_states')
-fork = multiprocessing.get_context('fork')
 
 
 def make_parser():
@@ -56,6 +44,9 @@ def make_parser():
     parser.add_argument('--ranks', type=int, default=1, help='processes of the training (default: 1)')
     parser.add_argument('--workers', type=int, default=0, help='workers of its data loader (default: 0)')
     parser.add_argument('--seed', type=int, default=0, help='of the moments (default: 0)')
+    parser.add_argument(
+        '--options', nargs='+', default=[], metavar='KEY=VALUE', help='further config overrides of the training'
+    )
     parser.add_argument('--data', default='data/mnist5k', help='folder of MNIST-5k (default: data/mnist5k)')
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/crash_resume'), help='folder of the trainings, made anew'
@@ -65,120 +56,6 @@ def make_parser():
     )
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     return parser
-
-
-@HOOKS.register_module()
-class PhaseReport(Hook):
-    """Tell the parent process, through a pipe, what the training is at."""
-
-    priority = 'LOWEST'
-
-    def __init__(self, pipe: int):
-        self.pipe = pipe
-
-    def tell(self, phase: str, runner) -> None:
-        os.write(self.pipe, f'{phase} {runner.iter} {time.monotonic()}\n'.encode())
-
-    def before_train(self, runner):
-        self.tell('start', runner)
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        self.tell('iteration', runner)
-
-    def before_save_checkpoint(self, runner, checkpoint):
-        self.tell('writing', runner)
-
-    def after_train_epoch(self, runner):
-        self.tell('written', runner)
-
-    def before_val_epoch(self, runner):
-        self.tell('evaluation', runner)
-
-    def after_val_epoch(self, runner, metrics=None):
-        self.tell('evaluated', runner)
-
-
-class Event(NamedTuple):
-    phase: str
-    iter: int
-    time: float
-
-
-class Training:
-    """A training in processes of its own, forked from this one, which has everything imported."""
-
-    def __init__(self, args, folder: Path, resume: bool = False):
-        self.events: list[Event] = []
-        reading, writing = os.pipe()
-        self.processes = [
-            fork.Process(target=_train, args=(args, folder, rank, reading, writing, resume))
-            for rank in range(args.ranks)
-        ]
-        for process in self.processes:
-            process.start()
-        os.close(writing)
-        self.lines = os.fdopen(reading)
-
-    def until(self, phase: str | None = None, iteration: int | None = None) -> None:
-        """Listen until that phase begins, or to the end."""
-        for line in self.lines:
-            name, number, seconds = line.split()
-            self.events.append(Event(name, int(number), float(seconds)))
-            if (name, int(number)) == (phase, iteration):
-                return
-
-    def end(self, number: int | None = None) -> int:
-        """Exit code of the first process, after a signal to all of them and their workers if one is given."""
-        for process in self.processes if number else ():
-            os.killpg(process.pid, number)
-        self.until()
-        for process in self.processes:
-            process.join()
-        return self.processes[0].exitcode
-
-
-def _train(args, folder: Path, rank: int, reading: int, writing: int, resume: bool) -> None:
-    os.setsid()  # the signals to come are for this process and its workers
-    os.close(reading)
-    log = os.open(folder.with_suffix('.log'), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1), os.dup2(log, 2)
-    torch.set_num_threads(1)
-    options = [f'{name}_dataloader.dataset.data_root={args.data}' for name in ('train', 'val', 'test')] + [
-        f'train_dataloader.num_workers={args.workers}',
-        'train_dataloader.persistent_workers=False',
-        'model.teacher.checkpoint=None',
-        'model.student.backbone.dropout=0.2',
-        'default_hooks.ema.type=EMAHook',
-        f'train_cfg.max_epochs={args.epochs}',
-        'train_cfg.val_interval=1',
-        'default_hooks.checkpoint.interval=1',
-        'default_hooks.checkpoint.max_keep_ckpts=1',
-        'default_hooks.checkpoint.save_best=auto',
-    ]
-    if args.ranks > 1:
-        os.environ.update(
-            RANK=str(rank),
-            WORLD_SIZE=str(args.ranks),
-            LOCAL_RANK=str(rank),
-            MASTER_ADDR='127.0.0.1',
-            MASTER_PORT=args.port,
-        )
-    if rank == 0:
-        options += ['default_hooks.report.type=mmlckd.PhaseReport', f'default_hooks.report.pipe={writing}']
-    train.main(
-        train.make_parser().parse_args(
-            [
-                CONFIG,
-                '--work-dir',
-                str(folder),
-                *(['--resume'] if resume else []),
-                '--launcher',
-                'pytorch' if args.ranks > 1 else 'none',
-                '--cfg-options',
-                *options,
-            ]
-        )
-    )
 
 
 def durations(events: list[Event]) -> dict[str, float]:
@@ -324,13 +201,13 @@ def main(args):
         workers=args.workers,
         rows=rows,
     )
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(record, indent=1) + '\n')
+    AtomicBackend().put_text(json.dumps(record, indent=1) + '\n', args.out)
     console.print(f'this table as data: [bold]{args.out}[/bold]')
     bad = [i + 1 for i, row in enumerate(rows) if not sound(row)]
     if bad:
-        numbers = ', '.join(map(str, bad))
-        raise ValueError(f'{len(bad)} of {len(rows)} trainings were not resumed as they should be: numbers {numbers}')
+        raise ValueError(
+            f'{len(bad)} of {len(rows)} trainings were not resumed as they should be: {", ".join(map(str, bad))}'
+        )
 
 
 if __name__ == '__main__':

@@ -1,8 +1,8 @@
 """Train for a long time and watch what could grow: memory, hooks, log buffers, files, objects.
 
 The training is the demo's guided student, thousands of iterations long, with evaluations, checkpoints and readings of
-SpectralNormHook. The growth of the resident memory is that of a straight line through the second half; it is told
-beside the readings' scatter about the line.
+SpectralNormHook. A straight line through the second half of the readings gives the growth of the resident memory, and
+the scatter about that line.
 
     python tools/benchmarks/soak.py
     python tools/benchmarks/soak.py --iterations 400
@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from mmlckd.checkpoints import AtomicBackend
 from mmlckd.cli import check_prerequisites, run_tool
 from mmlckd.config import read_config
 from mmlckd.resumability import make_resumable
@@ -112,9 +113,7 @@ def train(args, progress):
 
 
 def drift(readings):
-    """MiB that the resident memory grew by along a straight line through the second half, and the readings' scatter
-    about that line.
-    """
+    """MiB of growth along a straight line through the second half of the readings, and their scatter about it."""
     half = readings[len(readings) // 2 :]
     iters, memory = (np.array([reading[key] for reading in half], dtype=float) for key in ('iter', 'rss_mib'))
     line = np.polyval(np.polyfit(iters, memory, 1), iters)
@@ -152,8 +151,7 @@ def main(args):
         rss_mib=[round(reading['rss_mib'], 1) for reading in readings],
         readings=dict(first=first, middle=middle, last=last),
     )
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(record, indent=1) + '\n')
+    AtomicBackend().put_text(json.dumps(record, indent=1) + '\n', args.out)
     console.print(f'this table as data: [bold]{args.out}[/bold]')
     grown = [title for key, title in COUNTS.items() if last[key] > middle[key]]
     if grown or growth > scatter:

@@ -109,10 +109,19 @@ def transmitting_norms_of(config):
         dict(type=LipschitzKDLoss)
     ]
     loss = MODELS.build(
-        {key: value for key, value in losses[0].items() if key not in ('taps', 'connectors', 'max_share')}
+        {key: value for key, value in losses[0].items() if key not in ('taps', 'connectors', 'max_share', 'teacher')}
     )
     taps = losses[0].get('taps') or config.model.get('taps')
     return (taps['student'], taps['teacher'], loss.center) if isinstance(taps, dict) else (taps, taps, loss.center)
+
+
+def teacher_of(config):
+    """The spec of the teacher; of several, the one that the Lipschitz loss names, or else the first."""
+    teachers = config.model.get('teachers')
+    if teachers is None:
+        return config.model.teacher
+    named = [loss.teacher for loss in config.model.losses.values() if MODELS.get(loss.type) is LipschitzKDLoss]
+    return teachers[named[0]] if named else next(iter(teachers.values()))
 
 
 def load_networks(config, args, student_taps, teacher_taps):
@@ -134,7 +143,7 @@ def load_networks(config, args, student_taps, teacher_taps):
     if args.alone:
         add('student alone', args.alone)
     if is_distiller(config.model):
-        spec = config.model.teacher
+        spec = teacher_of(config)
         teacher = FrozenTeacher(dict(spec, norm_stats='running') if isinstance(spec, dict) else spec)
         teacher.checkpoint = args.teacher or teacher.checkpoint
         if teacher.checkpoint:

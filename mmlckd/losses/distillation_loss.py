@@ -184,9 +184,11 @@ def check_pair(student: Tensor, teacher: Tensor, index: int, equal_shapes: bool 
         )
     if equal_shapes and ours != theirs:
         remedies = []
-        if ours[2:] != theirs[2:]:
+        if len(ours) == 4 and ours[2:] != theirs[2:]:
             remedies.append('tap stages of equal size')
-        if ours[1:2] != theirs[1:2]:
+        if len(ours) == 2:
+            remedies.append('give both heads the same classes')
+        elif len(ours) == 3 or ours[1] != theirs[1]:
             remedies.append('set connectors=True on this loss, since channels differ')
         raise ValueError(
             f"student map {index} is {ours} and the teacher's {theirs}: this loss needs equal shapes, so "

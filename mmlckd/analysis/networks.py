@@ -44,17 +44,21 @@ def compared_maps(config: Config) -> ComparedMaps:
     """
     if not is_distiller(config.model):
         return ComparedMaps(None, None, None)
-    spec = {}
-    for candidate in config.model.losses.values():
-        if candidate and same_type(candidate['type'], MODELS, LipschitzKDLoss):
-            spec = candidate
-            break
+    spec = _lipschitz_loss(config)
     options = {key: spec[key] for key in ('distance', 'center') if key in spec}
     center = LipschitzKDLoss(**options).center
     taps = spec.get('taps') or config.model.get('taps')
     if isinstance(taps, dict):
         return ComparedMaps(taps['student'], taps['teacher'], center)
     return ComparedMaps(taps, taps, center)
+
+
+def _lipschitz_loss(config: Config) -> dict:
+    """The first Lipschitz loss of a distillation config; empty where there is none."""
+    for candidate in config.model.losses.values():
+        if candidate and same_type(candidate['type'], MODELS, LipschitzKDLoss):
+            return candidate
+    return {}
 
 
 def load_networks(
@@ -115,11 +119,14 @@ def load_networks(
 
 
 def _teacher_of(config: Config, checkpoint: str | Path | None) -> FrozenTeacher:
-    spec = config.model.teacher
+    """The teacher; of several, the one that the Lipschitz loss names, or else the first."""
+    teachers = config.model.get('teachers') or dict(teacher=config.model.get('teacher'))
+    name = _lipschitz_loss(config).get('teacher', next(iter(teachers)))
+    spec = teachers[name]
     if isinstance(spec, dict):
         spec = dict(spec, norm_stats='running')  # the analysis is of evaluation mode
     teacher = FrozenTeacher(spec)
-    teacher.checkpoint = str(checkpoint) if checkpoint else teacher.checkpoint
+    teacher.checkpoint = checkpoint or teacher.checkpoint
     return teacher
 
 

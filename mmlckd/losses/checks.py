@@ -122,9 +122,13 @@ def check_pair(student: Tensor, teacher: Tensor, index: int, alike: str = 'shape
         check_batch(student, teacher)
     found = f"student map {index} is {tuple(student.shape)} and the teacher's {tuple(teacher.shape)}"
     channels_fit = student.dim() == teacher.dim() and _channels(student) == _channels(teacher)
-    remedies = [] if channels_fit else ['set connectors=True on this loss, since channels differ']
+    remedies = []
+    if student.dim() == teacher.dim() == 2:
+        remedies = ['give both heads the same classes']
+    elif not channels_fit:
+        remedies = ['set connectors=True on this loss, since channels differ']
     if alike == 'shape' and student.shape != teacher.shape:
-        if student.shape[2:] != teacher.shape[2:]:
+        if student.dim() > 2 and student.shape[2:] != teacher.shape[2:]:
             remedies.insert(0, 'tap stages of equal size')
         raise ValueError(f'{found}: this loss needs equal shapes, so {" and ".join(remedies)}')
     if alike == 'channels' and not channels_fit:

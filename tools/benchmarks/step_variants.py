@@ -58,8 +58,8 @@ def variants(model, data, reduced):
         functions[f'ours without {entry.name}'] = partial(
             step, entries=[other for other in model.distiller.entries if other is not entry]
         )
-    functions[REDUCED] = partial(step, teacher=reduced)
-    functions[NAIVE] = partial(step, teacher=partial(naive_teacher, model.distiller.teacher))
+    functions[REDUCED] = partial(step, teachers=dict(teacher=reduced))
+    functions[NAIVE] = partial(step, teachers=dict(teacher=partial(naive_teacher, model.distiller.teacher)))
     return functions
 
 
@@ -75,7 +75,7 @@ def half_precision_error(model, data, reduced):
     """Largest relative change of a pair's mean teacher norm when the teacher runs at half precision."""
     readings = []
     for teacher in (model.distiller.teacher, reduced):
-        with mock.patch.object(model.distiller, 'teacher', teacher), torch.no_grad():
+        with mock.patch.object(model.distiller, 'teachers', dict(teacher=teacher)), torch.no_grad():
             model(data['inputs'], data['data_samples'], mode='loss')
         readings.append(read_statistics(model)['teacher'])
     return max(abs(half / full - 1) for full, half in zip(*readings))

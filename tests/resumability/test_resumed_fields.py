@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import EMAHook
-from small_run import SAFE, names, runner
+from short_run import SAFE, names, training
 
 from mmlckd.checkpoints import read_checkpoint
 from mmlckd.resumability import GradientStateHook, RandomStateHook, RunCheckHook
@@ -25,7 +25,7 @@ def make(folder, resume=False, schedule=SCHEDULE, **options):
     hooks = [RunCheckHook(), RandomStateHook(), GradientStateHook(), EMAHook()]
     safe = dict(SAFE, max_keep_ckpts=2, save_best='accuracy', rule='greater')
     options = dict(dict(optim_wrapper=copy.deepcopy(GROUPS), max_epochs=3), **options)
-    return runner(folder, hooks, safe, resume=resume, validate=True, param_scheduler=copy.deepcopy(schedule), **options)
+    return training(folder, hooks, safe, resume=resume, validate=True, param_scheduler=copy.deepcopy(schedule), **options)
 
 
 @pytest.fixture(scope='module')

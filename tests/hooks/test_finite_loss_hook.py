@@ -55,8 +55,8 @@ def test_samples_left_out_are_counted_once(classification, tmp_path, heard):
     run.train()
     # one pair of taps, two images a batch, two iterations between reports
     assert heard == [
-        f'up to iteration {end} losses.lipschitz left out 4 samples, counted by pair of taps: it is undefined for them, '
-        'for example because a map is zero or not finite, or a label is no class'
+        f'up to iteration {end} losses.lipschitz left out 4 samples, counted by pair of taps: it is undefined for '
+        'them, for example because a map is zero or not finite, or a label is no class'
         for end in (2, 4)
     ]
 

@@ -115,7 +115,8 @@ ITERATIONS = dict(type='mmlckd.ResumableIterLoop', max_iters=7)
 
 @pytest.mark.parametrize(
     'sampler, terminated',
-    # The fourth batch is the last of the data. Then torch's sampler takes a new order from the random state of that moment.
+    # The fourth batch is the last of the data. Then torch's sampler takes a new order from the random state of that
+    # moment.
     [*((name, at) for name in ('infinite', 'default') for at in (0, 2, 3, 4)), ('torch', 0), ('torch', 2)],
 )
 def test_iteration_loops_with_augmentation_in_the_main_process(sampler, terminated, tmp_path, monkeypatch):
@@ -208,7 +209,9 @@ class Last(Hook):
 def test_an_epoch_of_another_length_begins_anew_with_a_warning_and_ends_as_it_should(
     terminated, begun, tmp_path, heard
 ):
-    """Half as many batches, as with twice the processes; after SIGTERM in or at the end of an epoch, and after an epoch's checkpoint."""
+    """Half as many batches, as with twice the processes; after SIGTERM in or at the end of an epoch, and after an
+    epoch's checkpoint.
+    """
     options = dict(type='mmlckd.ResumableEpochLoop', max_epochs=3)
     every = dict(SAFE, interval=1 if terminated is None else 100)
     train(tmp_path, SAMPLERS['default'], terminated, **options, checkpoint=every)

@@ -1,4 +1,6 @@
-"""Checkpoints under failing writes and SIGTERM, on a model of three layers; tools/benchmarks/crash_resume.py kills the real one."""
+"""Checkpoints under failing writes and SIGTERM, on a model of three layers; tools/benchmarks/crash_resume.py kills the
+real one.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Two processes killed within an iteration, while a checkpoint is written, within an evaluation, and by SIGTERM; each time resumed to the bit."""
+"""Two processes killed within an iteration, while a checkpoint is written, within an evaluation, and by SIGTERM; each
+time resumed to the bit.
+"""
 
 from __future__ import annotations
 

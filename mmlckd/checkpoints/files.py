@@ -167,7 +167,7 @@ class StreamCheckpoint:
             raise ValueError(f'storage {key!r} has {there} bytes and not {size}')
         content = torch.empty(size, dtype=torch.uint8)
         self._file.seek(begin)
-        if self._file.readinto(memoryview(content.numpy())) != size:
+        if self._file.readinto(content.numpy().data) != size:
             raise EOFError(f'storage {key!r} is cut short')
         return content
 

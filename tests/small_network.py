@@ -1,9 +1,11 @@
-"""A network that trains in milliseconds, for tests of hooks and checkpoints."""
+"""A network that trains in milliseconds, and its data, for tests of hooks and checkpoints."""
 
 from __future__ import annotations
 
+import torch
 from mmengine.model import BaseModel
 from torch import nn
+from torch.utils.data import DataLoader
 
 
 class Model(BaseModel):
@@ -20,3 +22,14 @@ class Model(BaseModel):
         feat = self.conv2(self.bn(self.conv1(inputs)).relu())
         logits = self.fc(feat.relu().mean((2, 3)))
         return dict(loss=nn.functional.cross_entropy(logits, labels)) if mode == 'loss' else logits
+
+
+def samples(count=8, seed=0):
+    """Random inputs, and labels in turn."""
+    generator = torch.Generator().manual_seed(seed)
+    return [dict(inputs=torch.randn(2, 8, 6, generator=generator), labels=torch.tensor(i % 3)) for i in range(count)]
+
+
+def loader(count=8, seed=0):
+    """Batches of two."""
+    return DataLoader(samples(count, seed), batch_size=2)

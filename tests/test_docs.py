@@ -1,7 +1,7 @@
 """The pages: their commands run, their links lead somewhere, their tables are the records', their Python is valid.
 
-A page is any Markdown file of the repository. A command is a line of a ```bash block. Each distinct command runs once here, on small data,
-or names the test that runs it: see COMMANDS and CASES.
+A page is any Markdown file of the repository. A command is a line of a ```bash block. Each distinct command runs once
+here, on small data, or names the test that runs it: see COMMANDS and CASES.
 """
 
 from __future__ import annotations
@@ -166,7 +166,9 @@ def test_the_commands_of_studies_run(clone, tmp_path):
 
 
 def test_the_loss_benchmark_runs(tmp_path, monkeypatch):
-    """In this process, on maps a sixteenth as wide, for the oracle's decompositions take half a minute at full width."""
+    """In this process, on maps a sixteenth as wide, for the oracle's decompositions take half a minute at full
+    width.
+    """
     import lipschitz_loss
 
     small = [(channels // 16, size) for channels, size in lipschitz_loss.RESNET50_AT_224]

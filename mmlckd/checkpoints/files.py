@@ -10,7 +10,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -55,7 +55,7 @@ class Storage(NamedTuple):
     end: int | None = None
 
 
-def open_checkpoint(file: BinaryIO, allows: Callable[[str], bool]) -> ZipCheckpoint | StreamCheckpoint:
+def open_checkpoint(file: io.BufferedReader, allows: Callable[[str], bool]) -> ZipCheckpoint | StreamCheckpoint:
     """A checkpoint's pickle as ``root``, and the bytes of its storages by ``storage(key, size)``.
 
     Args:
@@ -86,7 +86,7 @@ class ZipCheckpoint:
     :data:`MAX_RATIO` times the file at most.
     """
 
-    def __init__(self, file: BinaryIO, allows: Callable[[str], bool]):
+    def __init__(self, file: io.BufferedReader, allows: Callable[[str], bool]):
         self._archive = zipfile.ZipFile(file)
         self._records = self._look_through(os.fstat(file.fileno()).st_size)
         if 'byteorder' in self._records:
@@ -133,7 +133,7 @@ class ZipCheckpoint:
 class StreamCheckpoint:
     """The format before torch 1.6: pickles one after the other, then the storages. Many published weights have it."""
 
-    def __init__(self, file: BinaryIO, allows: Callable[[str], bool]):
+    def __init__(self, file: io.BufferedReader, allows: Callable[[str], bool]):
         self._file = file
         self._item_sizes: dict[str, int] = {}
         magic, _, system, self.root, keys = (read_pickle(file, allows, self._outside) for _ in range(5))
@@ -167,7 +167,7 @@ class StreamCheckpoint:
             raise ValueError(f'storage {key!r} has {there} bytes and not {size}')
         content = torch.empty(size, dtype=torch.uint8)
         self._file.seek(begin)
-        if self._file.readinto(content.numpy()) != size:
+        if self._file.readinto(content.numpy().data) != size:
             raise EOFError(f'storage {key!r} is cut short')
         return content
 

@@ -1,4 +1,6 @@
-"""What a checkpoint may hold comes back as plain values, from either format of torch, and what it may not is refused."""
+"""What a checkpoint may hold comes back as plain values, from either format of torch, and what it may not is
+refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Checkpoints that would run code when they are read: refused by every tool, by whichever way they come, and not run."""
+"""Checkpoints that would run code when they are read: refused by every tool, by whichever way they come, and not
+run.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def system(command, path, content):
 
 
 def attributes(command, path, content):
-    """Steps through getattr alone, from getattr itself to eval, which becomes an allowed object's way of taking its state."""
+    """Steps through getattr alone, from getattr itself to eval, which becomes an allowed object's way of taking its
+    state.
+    """
 
     def text(string):
         return pickle.BINUNICODE + len(string).to_bytes(4, 'little') + string.encode()

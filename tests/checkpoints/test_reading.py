@@ -236,7 +236,8 @@ def test_every_key_is_accounted_for(change, message, tmp_path):
         (
             ['distiller.connectors.a.0.weight', 'distiller.connectors.a.1.bias'],
             1,
-            r'the connectors to the teacher do not match, 2 of another shape \(distiller.connectors.a.0.weight \(3, 2\) for '
+            r'the connectors to the teacher do not match, 2 of another shape '
+            r'\(distiller.connectors.a.0.weight \(3, 2\) for '
             r'\(2, 2\), .*\): give the teacher, taps and losses that the file was trained with',
         ),
         (['distiller.connectors.a.0.weight'], None, 'the connectors to the teacher do not match, 1 missing'),

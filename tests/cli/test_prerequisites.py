@@ -126,8 +126,12 @@ def test_a_broken_devkit_ends_a_training_before_it_begins(copied, tmp_path):
 
 
 def test_a_detector_without_operators_ends_in_one_sentence(tmp_path):
-    # an environment whose mmcv lacks _ext, as a build without torch leaves it; data does not exist and is not asked for first
-    blocker = 'import sys; sys.modules["mmcv._ext"] = None; sys.argv = sys.argv[1:]; import runpy; runpy.run_path(sys.argv[0], run_name="__main__")'
+    # an environment whose mmcv lacks _ext, as a build without torch leaves it; data does not exist and is not asked for
+    # first
+    blocker = (
+        'import runpy, sys; sys.modules["mmcv._ext"] = None; sys.argv = sys.argv[1:]; '
+        'runpy.run_path(sys.argv[0], run_name="__main__")'
+    )
     result = run(
         '-c', blocker, ROOT / 'tools/train.py', ROOT / 'configs/lckd/voc_faster_rcnn_r101_to_r18.py', cwd=tmp_path
     )

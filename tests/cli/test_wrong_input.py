@@ -1,4 +1,5 @@
-"""Wrong configs, command lines, data and checkpoints: each ends in one sentence that says what to do, and leaves nothing broken.
+"""Wrong configs, command lines, data and checkpoints: each ends in one sentence that says what to do, and leaves
+nothing broken.
 
 python tests/test_wrong_input.py        # prints every case with its sentence
 """
@@ -250,7 +251,10 @@ OPTIONS = [
     (
         'teacher no weights',
         'model.teacher.checkpoint={files}/text.pth',
-        "checkpoint '{files}/text.pth' is damaged or no checkpoint (UnpicklingError): copy or download it again, or name another",
+        (
+            "checkpoint '{files}/text.pth' is damaged or no checkpoint (UnpicklingError): copy or "
+            'download it again, or name another'
+        ),
     ),
     (
         'teacher of other architecture',
@@ -260,7 +264,10 @@ OPTIONS = [
     (
         'teacher with a prefix',
         'model.teacher.checkpoint={files}/prefix.pth',
-        "checkpoint '{files}/prefix.pth' does not fit ImageClassifier: its keys have the prefix 'student.' (student.backbone",
+        (
+            "checkpoint '{files}/prefix.pth' does not fit ImageClassifier: its keys have the prefix "
+            "'student.' (student.backbone"
+        ),
     ),
     (
         'teacher averaged, of MMEngine',
@@ -270,12 +277,18 @@ OPTIONS = [
     (
         'teacher averaged, of mmcv 1',
         'model.teacher.checkpoint={files}/old_ema.pth',
-        "checkpoint '{files}/old_ema.pth' does not fit ImageClassifier: beside the weights it holds averaged ones (ema_",
+        (
+            "checkpoint '{files}/old_ema.pth' does not fit ImageClassifier: beside the weights it "
+            'holds averaged ones (ema_'
+        ),
     ),
     (
         'teacher of other classes',
         'model.teacher.checkpoint={files}/classes.pth',
-        "checkpoint '{files}/classes.pth' does not fit ImageClassifier: head.fc.weight is (5, 128) in the file and (10, 128) in the network, and so the numbers of classes seem to differ",
+        (
+            "checkpoint '{files}/classes.pth' does not fit ImageClassifier: head.fc.weight is (5, "
+            '128) in the file and (10, 128) in the network, and so the numbers of classes seem to differ'
+        ),
     ),
     (
         'teacher at an address of nothing',
@@ -315,7 +328,10 @@ OPTIONS = [
     (
         'item beyond a list',
         'train_dataloader.dataset.pipeline.9.type=X',
-        "--cfg-options has 'train_dataloader.dataset.pipeline.9.type', which does not fit what the config has there: Index 9 exceeds",
+        (
+            "--cfg-options has 'train_dataloader.dataset.pipeline.9.type', which does not fit what "
+            'the config has there: Index 9 exceeds'
+        ),
     ),
 ]
 
@@ -385,20 +401,30 @@ CONFIGS = [
     ),
     (
         'teacher is a segmentor',
-        "model = dict(teacher=dict(config='configs/demo/digits_deeplabv3plus_r18x32.py'), taps=['backbone.bn', 'head.fc'], losses=dict(_delete_=True, "
+        "model = dict(teacher=dict(config='configs/demo/digits_deeplabv3plus_r18x32.py'), "
+        "taps=['backbone.bn', 'head.fc'], losses=dict(_delete_=True, "
         "lipschitz=dict(type='mmlckd.LipschitzKDLoss', taps=dict(student=['backbone.bn'], teacher=['backbone.bn1']))))",
-        "teacher is mmseg's EncoderDecoder and student mmpretrain's ImageClassifier: give a teacher of the student's own task",
+        (
+            "teacher is mmseg's EncoderDecoder and student mmpretrain's ImageClassifier: give a "
+            "teacher of the student's own task"
+        ),
     ),
     (
         'teacher is a detector',
         "model = dict(teacher=dict(config='configs/demo/digits_faster_rcnn_r18x32.py'), losses=dict(_delete_=True, "
         "lipschitz=dict(type='mmlckd.LipschitzKDLoss', taps=dict(student=['backbone.bn'], teacher=['backbone.bn1']))))",
-        "teacher is mmdet's FasterRCNN and student mmpretrain's ImageClassifier: give a teacher of the student's own task",
+        (
+            "teacher is mmdet's FasterRCNN and student mmpretrain's ImageClassifier: give a teacher "
+            "of the student's own task"
+        ),
     ),
     (
         'weight of no loss',
         "custom_hooks = [dict(type='mmlckd.LossWeightHook', loss='lipshitz', milestones=[1], weights=[0.])]",
-        "LossWeightHook.loss is 'lipshitz': name one of the distillation losses with a loss_weight: 'lipschitz', 'ofd', 'kd'",
+        (
+            "LossWeightHook.loss is 'lipshitz': name one of the distillation losses with a "
+            "loss_weight: 'lipschitz', 'ofd', 'kd'"
+        ),
     ),
     (
         'unknown hook',
@@ -470,7 +496,10 @@ COMMANDS = [
     ),
     (
         'resume with another optimizer',
-        f'tools/train.py {ALONE} --resume {{alone}} --cfg-options {{data}} optim_wrapper.optimizer._delete_=True optim_wrapper.optimizer.type=AdamW',
+        (
+            f'tools/train.py {ALONE} --resume {{alone}} --cfg-options {{data}} '
+            f'optim_wrapper.optimizer._delete_=True optim_wrapper.optimizer.type=AdamW'
+        ),
         "--resume is given '{alone}', which does not fit this config: its optimizer's state lacks betas, eps",
     ),
     (

@@ -82,7 +82,9 @@ def test_a_sample_that_is_not_a_number_stays_alone(center):
 
 
 def test_both_directions_agree():
-    """M of the swapped pair is the transpose, with the same norm; 40 iterations are more than its rank of 24, so both are exact."""
+    """M of the swapped pair is the transpose, with the same norm; 40 iterations are more than its rank of 24, so both
+    are exact.
+    """
     feats = [noise(3, channels, 8, 8, channels) for channels in (24, 40)]
     forth, back = transmitting_norm(*feats, num_iters=40), transmitting_norm(*feats[::-1], num_iters=40)
     assert torch.allclose(forth, back, rtol=1e-5)

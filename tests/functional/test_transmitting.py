@@ -82,7 +82,9 @@ def test_single_precision_at_the_default_iterations(sizes):
 @pytest.mark.parametrize('sizes', [((2, 64, 28, 28), (2, 128, 14, 14)), ((2, 256, 14, 14), (2, 512, 7, 7))])
 @pytest.mark.parametrize('num_iters, tolerance', [(10, 0.1), (30, 1e-4)])
 def test_independent_noise_is_the_hardest_case(sizes, num_iters, tolerance):
-    """Singular values crowd at the top, so ten products do not settle the vector; measured over many draws up to 7e-2, and 2e-6 with 30."""
+    """Singular values crowd at the top, so ten products do not settle the vector; measured over many draws up to 7e-2,
+    and 2e-6 with 30.
+    """
     feats = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed, shape in enumerate(sizes)]
     expected = exact(*(feat.double() for feat in feats))
     assert torch.allclose(transmitting_norm(*feats, num_iters=num_iters).double(), expected, rtol=tolerance)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from mmengine.hooks import Hook
-from short_run import runner
+from short_run import distillation
 
 from mmlckd.hooks import ConnectorWarmupHook
 from mmlckd.registry import HOOKS
@@ -29,7 +29,7 @@ def same(one, other):
 
 @pytest.mark.parametrize('accumulate', [1, 2])
 def test_student_waits_and_then_learns(classification, tmp_path, accumulate):
-    run = runner(
+    run = distillation(
         classification,
         tmp_path,
         [dict(type='mmlckd.ConnectorWarmupHook', iters=2 * accumulate)],
@@ -56,8 +56,8 @@ class Killed(Hook):
 def test_a_resumed_run_goes_on_waiting(classification, tmp_path):
     hooks = [dict(type='mmlckd.ConnectorWarmupHook', iters=3)]
     with pytest.raises(KeyboardInterrupt):
-        runner(classification, tmp_path, [*hooks, Killed()], iters=4).train()
-    again = runner(classification, tmp_path, hooks, iters=4, resume=True)
+        distillation(classification, tmp_path, [*hooks, Killed()], iters=4).train()
+    again = distillation(classification, tmp_path, hooks, iters=4, resume=True)
     again.train()
     one, three, four = (parameters(tmp_path, i) for i in (1, 3, 4))
     assert same(one['student'], three['student']) and not same(three['student'], four['student'])
@@ -90,4 +90,4 @@ def test_wrong_types_are_refused(iters):
 def test_a_run_that_it_cannot_serve_is_refused(hooks, options, message, classification, tmp_path):
     hooks = [dict(type='mmlckd.ConnectorWarmupHook', iters=iters) for iters in hooks]
     with pytest.raises(ValueError, match=message):
-        runner(classification, tmp_path, hooks, **options).train()
+        distillation(classification, tmp_path, hooks, **options).train()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from mmengine.hooks import Hook
-from short_run import runner
+from short_run import distillation
 
 from mmlckd.registry import HOOKS
 
@@ -36,18 +36,18 @@ def heard(monkeypatch):
 
 def test_the_term_and_the_iteration_are_named_once_an_interval(classification, tmp_path, heard):
     hooks = [Spoil(2, 3), dict(type='mmlckd.FiniteLossHook', interval=2)]
-    runner(classification, tmp_path, hooks, iters=5).train()
+    distillation(classification, tmp_path, hooks, iters=5).train()
     assert heard == [f'at iteration {i} loss is nan and student.loss is nan' for i in (2, 4)]
 
 
 def test_training_ends_when_the_loss_stays_lost(classification, tmp_path, heard):
     hooks = [Spoil(2, 99), dict(type='mmlckd.FiniteLossHook', patience=3)]
     with pytest.raises(ValueError, match=r'the loss has not been finite since iteration 2 \(now loss is nan'):
-        runner(classification, tmp_path, hooks, iters=9).train()
+        distillation(classification, tmp_path, hooks, iters=9).train()
 
 
 def test_samples_left_out_are_counted_once(classification, tmp_path, heard):
-    run = runner(classification, tmp_path, [dict(type='mmlckd.FiniteLossHook', interval=2)], iters=4)
+    run = distillation(classification, tmp_path, [dict(type='mmlckd.FiniteLossHook', interval=2)], iters=4)
     run.model.distiller.teacher.load()
     for parameter in run.model.distiller.teacher.model.backbone.layer3.parameters():
         parameter.data.zero_()  # batch norms with neither weight nor bias: a dead stage
@@ -55,8 +55,8 @@ def test_samples_left_out_are_counted_once(classification, tmp_path, heard):
     run.train()
     # one pair of taps, two images a batch, two iterations between reports
     assert heard == [
-        f'up to iteration {end} losses.lipschitz left out 4 samples, counted by pair of taps: it is undefined for them, '
-        'for example because a map is zero or not finite, or a label is no class'
+        f'up to iteration {end} losses.lipschitz left out 4 samples, counted by pair of taps: it is undefined for '
+        'them, for example because a map is zero or not finite, or a label is no class'
         for end in (2, 4)
     ]
 
@@ -78,4 +78,4 @@ def test_wrong_types_are_refused(field, value):
 def test_two_hooks_are_refused(classification, tmp_path):
     hooks = [dict(type='mmlckd.FiniteLossHook', patience=patience) for patience in (50, 1000)]
     with pytest.raises(ValueError, match='two hooks of type FiniteLossHook: set its options in default_hooks'):
-        runner(classification, tmp_path, hooks).train()
+        distillation(classification, tmp_path, hooks).train()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from mmengine.hooks import Hook
-from short_run import runner
+from short_run import distillation
 
 from mmlckd.registry import HOOKS
 
@@ -34,15 +34,15 @@ def hook(**kwargs):
 )
 def test_weights_over_time(classification, tmp_path, length, options, expected):
     weights = Weights()
-    runner(classification, tmp_path, [hook(**options), weights], **length).train()
+    distillation(classification, tmp_path, [hook(**options), weights], **length).train()
     assert weights.seen == expected
 
 
 def test_a_resumed_run_has_the_weight_of_its_epoch(classification, tmp_path):
     hooks = [hook(milestones=[1, 2], weights=[0.5, 0.25])]
-    runner(classification, tmp_path, hooks, epochs=2).train()
+    distillation(classification, tmp_path, hooks, epochs=2).train()
     weights = Weights()
-    runner(classification, tmp_path, [*hooks, weights], epochs=3, resume=True).train()
+    distillation(classification, tmp_path, [*hooks, weights], epochs=3, resume=True).train()
     assert weights.seen == [0.25, 0.25]
 
 
@@ -97,7 +97,7 @@ ONE = dict(milestones=[1], weights=[1.0], by_epoch=False)
 )
 def test_hooks_that_the_run_cannot_obey_are_refused(hooks, message, classification, tmp_path):
     with pytest.raises(ValueError, match=message):
-        runner(classification, tmp_path, hooks).train()
+        distillation(classification, tmp_path, hooks).train()
 
 
 @pytest.mark.parametrize(
@@ -108,5 +108,5 @@ def test_hooks_that_the_run_cannot_obey_are_refused(hooks, message, classificati
     ],
 )
 def test_milestones_behind_the_end_are_named(length, options, sentence, classification, tmp_path, capfd):
-    runner(classification, tmp_path, [hook(**options, weights=[0.5, 0.25])], **length).train()
+    distillation(classification, tmp_path, [hook(**options, weights=[0.5, 0.25])], **length).train()
     assert f'LossWeightHook.milestones {sentence}' in ''.join(capfd.readouterr())

@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 from mmengine.hooks import Hook
-from short_run import runner
+from short_run import distillation
 
 from mmlckd.hooks import MomentumRestartHook
 from mmlckd.registry import HOOKS
@@ -35,18 +35,18 @@ class Buffers(Hook):
 def test_momentum_starts_anew_at_the_named_epochs_and_after_a_resume(classification, tmp_path):
     buffers = Buffers()
     hooks = [dict(type='mmlckd.MomentumRestartHook', epochs=[1, 2])]
-    runner(classification, tmp_path / 'a', [*hooks, buffers], epochs=2).train()
+    distillation(classification, tmp_path / 'a', [*hooks, buffers], epochs=2).train()
     assert buffers.first == [True, False, True, False]  # two iterations an epoch
     again = Buffers()
     (tmp_path / 'b').mkdir()
     (tmp_path / 'b' / 'last_checkpoint').write_text(str(tmp_path / 'a' / 'epoch_2.pth'))
-    runner(classification, tmp_path / 'b', [*hooks, again], epochs=4, resume=True).train()
+    distillation(classification, tmp_path / 'b', [*hooks, again], epochs=4, resume=True).train()
     assert again.first == [True, False, False, False]  # epoch 2 restarts, epoch 3 does not
 
 
 @pytest.mark.parametrize('batches_done, kept', [(0, False), (1, True)])
 def test_a_run_resumed_within_an_epoch_keeps_its_momentum(batches_done, kept, classification, tmp_path):
-    run = runner(classification, tmp_path, [dict(type='mmlckd.MomentumRestartHook', epochs=[0])], epochs=1)
+    run = distillation(classification, tmp_path, [dict(type='mmlckd.MomentumRestartHook', epochs=[0])], epochs=1)
     hook = next(hook for hook in run.hooks if isinstance(hook, MomentumRestartHook))
     run.optim_wrapper = run.build_optim_wrapper(run.optim_wrapper)
     run._train_loop = run.build_train_loop(run.train_loop)
@@ -83,10 +83,10 @@ def test_a_run_that_counts_iterations_is_refused(classification, tmp_path):
     with pytest.raises(
         ValueError, match=r'epochs is \[0, 1\], in epochs, and the run counts iterations \(4\): train by'
     ):
-        runner(classification, tmp_path, hooks).train()
+        distillation(classification, tmp_path, hooks).train()
 
 
 def test_two_hooks_are_refused(classification, tmp_path):
     hooks = [dict(type='mmlckd.MomentumRestartHook', epochs=[epoch]) for epoch in (0, 1)]
     with pytest.raises(ValueError, match='two hooks of type MomentumRestartHook: give one with all epochs'):
-        runner(classification, tmp_path, hooks, epochs=2).train()
+        distillation(classification, tmp_path, hooks, epochs=2).train()

@@ -13,9 +13,8 @@ from conftest import ROOT, run
 from mmcv.cnn import build_conv_layer
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
-from small_network import Model
+from small_network import Model, loader
 from torch import nn
-from torch.utils.data import DataLoader
 
 from mmlckd.analysis import LayerNorms
 from mmlckd.checkpoints import read_checkpoint
@@ -42,12 +41,10 @@ def exact(model, name, folded=()):
 def runner(tmp_path, hook, iters=10, wrapper='OptimWrapper', model=None, lr=0.5, **kwargs):
     torch.manual_seed(0)
     model = model or Model()
-    generator = torch.Generator().manual_seed(1)
-    data = [dict(inputs=torch.randn(2, 8, 6, generator=generator), labels=torch.tensor(i % 3)) for i in range(4)]
     return Runner(
         model,
         str(tmp_path),
-        DataLoader(data, batch_size=2),
+        loader(4, seed=1),
         train_cfg=dict(by_epoch=True, max_epochs=iters // 2),
         optim_wrapper=dict(type=wrapper, optimizer=dict(type='SGD', lr=lr, momentum=0.9)),
         default_scope='mmengine',

@@ -90,7 +90,9 @@ def test_a_sample_whose_label_is_no_class_is_left_out():
 
 
 def mixed():
-    """Samples as mmpretrain's preprocessor leaves them after Mixup: the labels of the first images, and mixed scores."""
+    """Samples as mmpretrain's preprocessor leaves them after Mixup: the labels of the first images, and mixed
+    scores.
+    """
     from mmpretrain.models import ClsDataPreprocessor
 
     augment = dict(augments=dict(type='Mixup', alpha=5.0))

@@ -17,7 +17,8 @@ def maps(*shapes, dtype=torch.float64):
 
 
 def test_fsp_of_diagonal_maps():
-    # two channels, two positions: F_1 = diag(a, b), F_2 = I, so G = diag(a, b) / 2; against zeros the loss is (a^2 + b^2) / 4
+    # two channels, two positions: F_1 = diag(a, b), F_2 = I, so G = diag(a, b) / 2; against zeros the loss is
+    # (a^2 + b^2) / 4
     first = torch.tensor([[3.0, 0.0], [0.0, 4.0]]).view(1, 2, 1, 2)
     second = torch.eye(2).view(1, 2, 1, 2)
     assert FSPLoss(loss_weight=2.0)([first, second], [0 * first, second]).item() == pytest.approx(2 * 25 / 4)

@@ -1,4 +1,6 @@
-"""Numbers that go wrong: whatever the maps hold, the loss and its gradient are finite, and bad samples pull on nothing."""
+"""Numbers that go wrong: whatever the maps hold, the loss and its gradient are finite, and bad samples pull on
+nothing.
+"""
 
 from __future__ import annotations
 

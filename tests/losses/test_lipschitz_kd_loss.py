@@ -140,8 +140,8 @@ def test_half_precision_maps():
     student, teacher = [feat.half() for feat in maps(0)], [feat.bfloat16() for feat in maps(1)]
     loss = LipschitzKDLoss()(student, teacher)
     assert loss.dtype == torch.float32
-    # What the rounded values give in float64: norms are exact to some 1e-6 in float32, and log ratios are of the order of
-    # 0.1, so their squares are to some 1e-5.
+    # What the rounded values give in float64: norms are exact to some 1e-6 in float32, and log ratios are of the order
+    # of 0.1, so their squares are to some 1e-5.
     widened = LipschitzKDLoss()([feat.double() for feat in student], [feat.double() for feat in teacher])
     assert loss.item() == pytest.approx(widened.item(), rel=1e-4)
 

@@ -14,7 +14,8 @@ from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
-from small_run import SAFE, runner, samples
+from short_run import SAFE, training
+from small_network import samples
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from mmlckd.resumability import GradientStateHook, PreemptionHook, RandomStateHook, RunCheckHook
@@ -75,7 +76,7 @@ def train(folder, sampler, terminated=None, resume=False, sets=Augmented, **opti
     hooks = [RunCheckHook(), RandomStateHook(), GradientStateHook(), PreemptionHook(), Draws()]
     options = dict(dict(checkpoint=dict(SAFE, interval=100), validate=True), **options)
     loading = dict(batch_size=2, sampler=sampler(dataset), num_workers=options.pop('workers', 0))
-    run = runner(
+    run = training(
         folder,
         [*hooks, *([Terminated(terminated)] if terminated is not None else [])],
         resume=resume,
@@ -114,7 +115,8 @@ ITERATIONS = dict(type='mmlckd.ResumableIterLoop', max_iters=7)
 
 @pytest.mark.parametrize(
     'sampler, terminated',
-    # The fourth batch is the last of the data. Then torch's sampler takes a new order from the random state of that moment.
+    # The fourth batch is the last of the data. Then torch's sampler takes a new order from the random state of that
+    # moment.
     [*((name, at) for name in ('infinite', 'default') for at in (0, 2, 3, 4)), ('torch', 0), ('torch', 2)],
 )
 def test_iteration_loops_with_augmentation_in_the_main_process(sampler, terminated, tmp_path, monkeypatch):
@@ -207,7 +209,9 @@ class Last(Hook):
 def test_an_epoch_of_another_length_begins_anew_with_a_warning_and_ends_as_it_should(
     terminated, begun, tmp_path, heard
 ):
-    """Half as many batches, as with twice the processes; after SIGTERM in or at the end of an epoch, and after an epoch's checkpoint."""
+    """Half as many batches, as with twice the processes; after SIGTERM in or at the end of an epoch, and after an
+    epoch's checkpoint.
+    """
     options = dict(type='mmlckd.ResumableEpochLoop', max_epochs=3)
     every = dict(SAFE, interval=1 if terminated is None else 100)
     train(tmp_path, SAMPLERS['default'], terminated, **options, checkpoint=every)
@@ -215,7 +219,7 @@ def test_an_epoch_of_another_length_begins_anew_with_a_warning_and_ends_as_it_sh
     dataset, last = Augmented(), Last()
     data = DataLoader(dataset, batch_size=4, sampler=SAMPLERS['default'](dataset))
     resume = tmp_path / 'epoch_1.pth' if terminated is None else True
-    run = runner(tmp_path, [RandomStateHook(), last], dict(SAFE, interval=100), resume=resume, data=data, **options)
+    run = training(tmp_path, [RandomStateHook(), last], dict(SAFE, interval=100), resume=resume, data=data, **options)
     run.train()
     assert run.iter == 6 and run.epoch == 3 and last.count == 1
     (sentence,) = [text for text in heard if 'when the checkpoint was written' in text]

@@ -1,4 +1,6 @@
-"""Checkpoints under failing writes and SIGTERM, on a model of three layers; tools/benchmarks/crash_resume.py kills the real one."""
+"""Checkpoints under failing writes and SIGTERM, on a model of three layers; tools/benchmarks/crash_resume.py kills the
+real one.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 from mmengine.hooks import Hook
-from small_run import SAFE, names, runner
+from short_run import SAFE, names, training
 
 from mmlckd.checkpoints import newest_checkpoint, read_checkpoint
 from mmlckd.resumability import PreemptionHook, RandomStateHook, SafeCheckpointHook
@@ -29,13 +31,13 @@ def test_the_only_checkpoint_outlives_a_write_that_fails(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, 'replace', full)
     with pytest.raises(OSError, match='No space'):
-        runner(tmp_path, [], dict(SAFE, max_keep_ckpts=1), by_epoch=True, max_epochs=3).train()
+        training(tmp_path, [], dict(SAFE, max_keep_ckpts=1), by_epoch=True, max_epochs=3).train()
     assert names(tmp_path) == ['epoch_1.pth']
     assert newest_checkpoint(tmp_path) == str(tmp_path / 'epoch_1.pth')
 
 
 def test_outdated_checkpoints_are_removed(tmp_path):
-    runner(tmp_path, [], dict(SAFE, max_keep_ckpts=1), by_epoch=True, max_epochs=3).train()
+    training(tmp_path, [], dict(SAFE, max_keep_ckpts=1), by_epoch=True, max_epochs=3).train()
     assert names(tmp_path) == ['epoch_3.pth'] and newest_checkpoint(tmp_path) == str(tmp_path / 'epoch_3.pth')
 
 
@@ -48,9 +50,9 @@ def test_a_kill_between_writing_and_removing_leaves_nothing_behind(tmp_path, mon
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(SafeCheckpointHook, '_remove_outdated', killed)
-        runner(tmp_path, [], safe, by_epoch=True, max_epochs=2).train()
+        training(tmp_path, [], safe, by_epoch=True, max_epochs=2).train()
     assert names(tmp_path) == ['epoch_1.pth', 'epoch_2.pth']
-    runner(tmp_path, [], safe, resume=True, by_epoch=True, max_epochs=2).train()
+    training(tmp_path, [], safe, resume=True, by_epoch=True, max_epochs=2).train()
     assert names(tmp_path) == ['epoch_2.pth']
 
 
@@ -74,18 +76,18 @@ class Spoils(Hook):
 @pytest.mark.parametrize('what', ['weights', 'statistics'])
 def test_a_run_that_diverges_keeps_its_sound_checkpoints(what, tmp_path):
     hooks = [Spoils(range(8, 99), what)]  # from the third epoch on
-    runner(tmp_path, hooks, dict(SAFE, max_keep_ckpts=2), max_epochs=6).train()
+    training(tmp_path, hooks, dict(SAFE, max_keep_ckpts=2), max_epochs=6).train()
     assert names(tmp_path) == [f'epoch_{i}.pth' for i in (1, 2, 5, 6)]
     # resumed from the last one, it still is what it is
-    runner(tmp_path, hooks, dict(SAFE, max_keep_ckpts=2), resume=True, max_epochs=8).train()
+    training(tmp_path, hooks, dict(SAFE, max_keep_ckpts=2), resume=True, max_epochs=8).train()
     assert names(tmp_path) == [f'epoch_{i}.pth' for i in (1, 2, 7, 8)]
     # resumed from a sound one, it goes on with two
-    runner(tmp_path, [], dict(SAFE, max_keep_ckpts=2), resume=tmp_path / 'epoch_2.pth', max_epochs=5).train()
+    training(tmp_path, [], dict(SAFE, max_keep_ckpts=2), resume=tmp_path / 'epoch_2.pth', max_epochs=5).train()
     assert {'epoch_4.pth', 'epoch_5.pth'} <= set(names(tmp_path)) and 'epoch_3.pth' not in names(tmp_path)
 
 
 def test_nothing_is_removed_after_a_loss_that_is_not_finite_until_losses_are_again(tmp_path):
-    run = runner(tmp_path, [Spoils(range(9, 15), 'loss')], dict(SAFE, max_keep_ckpts=2), max_epochs=5)
+    run = training(tmp_path, [Spoils(range(9, 15), 'loss')], dict(SAFE, max_keep_ckpts=2), max_epochs=5)
     seen = []
 
     class Looks(Hook):
@@ -102,15 +104,15 @@ def test_nothing_is_removed_after_a_loss_that_is_not_finite_until_losses_are_aga
 
 def test_a_best_checkpoint_gives_way_only_to_a_sound_run(tmp_path):
     safe = dict(SAFE, max_keep_ckpts=1, save_best='accuracy', rule='less')  # NaN compares as no better
-    runner(tmp_path, [Spoils(range(8, 99), 'weights')], safe, max_epochs=4, validate=True).train()
+    training(tmp_path, [Spoils(range(8, 99), 'weights')], safe, max_epochs=4, validate=True).train()
     sound = [name for name in names(tmp_path) if name in ('epoch_1.pth', 'epoch_2.pth')]
     best = [name for name in names(tmp_path) if name.startswith('best_')]
     assert sound and best
 
 
 def test_fewer_checkpoints_to_keep_than_before(tmp_path):
-    runner(tmp_path, [], dict(SAFE, max_keep_ckpts=3), max_epochs=3).train()
-    runner(tmp_path, [], dict(SAFE, max_keep_ckpts=1), resume=True, max_epochs=4).train()
+    training(tmp_path, [], dict(SAFE, max_keep_ckpts=3), max_epochs=3).train()
+    training(tmp_path, [], dict(SAFE, max_keep_ckpts=1), resume=True, max_epochs=4).train()
     assert names(tmp_path) == ['epoch_4.pth']
 
 
@@ -133,12 +135,12 @@ def test_a_disk_that_is_full_at_any_write(failing, tmp_path, monkeypatch):
     safe = dict(SAFE, max_keep_ckpts=1, save_best='accuracy', rule='greater')
     with monkeypatch.context() as patch, pytest.raises(OSError, match='No space'):
         patch.setattr(builtins, 'open', writes(open))
-        runner(tmp_path, [], safe, max_epochs=6, validate=True).train()
+        training(tmp_path, [], safe, max_epochs=6, validate=True).train()
     assert not list(tmp_path.glob('*.part'))
     last = newest_checkpoint(tmp_path)
     assert (last is None) == (failing == 0)
     if last:
-        runner(tmp_path, [], safe, resume=last, max_epochs=6, validate=True).train()
+        training(tmp_path, [], safe, resume=last, max_epochs=6, validate=True).train()
         assert 'epoch_6.pth' in names(tmp_path)
 
 
@@ -153,7 +155,7 @@ class TerminatedAt(PreemptionHook):
 @pytest.mark.parametrize('accumulate, written_at', [(1, 3), (2, 4)])
 def test_sigterm_is_answered_after_a_whole_step(accumulate, written_at, tmp_path):
     before = signal.getsignal(signal.SIGTERM)
-    run = runner(
+    run = training(
         tmp_path, [RandomStateHook(), TerminatedAt()], dict(SAFE, interval=100), accumulate, by_epoch=False, max_iters=6
     )
     try:
@@ -171,7 +173,7 @@ def test_sigterm_is_answered_after_a_whole_step(accumulate, written_at, tmp_path
 def test_further_signals_while_the_first_is_answered(moment, tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     hooks = [RandomStateHook(), TerminatedAt()]
-    run = runner(tmp_path, hooks, dict(SAFE, interval=100), by_epoch=False, max_iters=6)
+    run = training(tmp_path, hooks, dict(SAFE, interval=100), by_epoch=False, max_iters=6)
     owner, name = (run, moment) if moment == 'save_checkpoint' else (run.visualizer, 'close')
     function = getattr(owner, name)
 
@@ -221,12 +223,12 @@ class Forking(PreemptionHook):
 
 
 def test_processes_forked_while_training_end_by_sigterm(tmp_path):
-    runner(tmp_path, [Forking()], SAFE, by_epoch=False, max_iters=1).train()
+    training(tmp_path, [Forking()], SAFE, by_epoch=False, max_iters=1).train()
 
 
 def test_a_run_that_ends_gives_sigterm_back(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
-    runner(tmp_path, [PreemptionHook()], SAFE, by_epoch=False, max_iters=1).train()
+    training(tmp_path, [PreemptionHook()], SAFE, by_epoch=False, max_iters=1).train()
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -234,4 +236,4 @@ def test_preemption_wants_a_hook_to_write_with(tmp_path):
     with pytest.raises(
         ValueError, match='PreemptionHook finds no SafeCheckpointHook to write with: set default_hooks.checkpoint.type'
     ):
-        runner(tmp_path, [PreemptionHook()], dict(type='CheckpointHook'), by_epoch=False, max_iters=1).train()
+        training(tmp_path, [PreemptionHook()], dict(type='CheckpointHook'), by_epoch=False, max_iters=1).train()

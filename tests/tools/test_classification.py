@@ -1,4 +1,6 @@
-"""Classification recipes, unchanged, on tiny sets in the true formats of CIFAR-100 and ImageNet, of real digits in colour."""
+"""Classification recipes, unchanged, on tiny sets in the true formats of CIFAR-100 and ImageNet, of real digits in
+colour.
+"""
 
 from __future__ import annotations
 
@@ -132,7 +134,8 @@ def test_without_cifar_one_sentence_says_what_to_download(tmp_path):
     result = run(ROOT / 'tools/train.py', 'configs/lckd/cifar100_wrn28-4_to_wrn16-2.py', cwd=tmp_path)
     assert result.returncode == 1
     assert result.stderr.strip() == (
-        "error: train_dataloader.dataset.data_root is 'data/cifar100', which does not exist: make it with `mkdir -p data/cifar100 && "
+        "error: train_dataloader.dataset.data_root is 'data/cifar100', which does not exist: "
+        'make it with `mkdir -p data/cifar100 && '
         'curl -L https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz | tar xz -C data/cifar100`'
     )
     assert not list(tmp_path.iterdir())

@@ -42,7 +42,9 @@ def teacher(tmp_path_factory):
 
 
 def deterministic(task, folder, teacher, indices):
-    """The guided demo without anything random, over those images of its training set in that order, two a batch, for one epoch."""
+    """The guided demo without anything random, over those images of its training set in that order, two a batch, for
+    one epoch.
+    """
     config = read_config(GUIDED[task])
     config.model.teacher.checkpoint = teacher(config)
     config.param_scheduler = []
@@ -68,7 +70,8 @@ def test_two_processes_learn_what_one_learns_from_the_averaged_gradients(
 ):
     """To the bit: DDP's sum halved is the sum of the losses' halves' gradients, for a half is exact in binary.
 
-    Batch norms and loss averages are each process's own, so the one process takes the two half-batches in turn and accumulates.
+    Batch norms and loss averages are each process's own, so the one process takes the two half-batches in turn and
+    accumulates.
     """
     folder = mnist if task == 'classification' else devkit
     images = [i % 8 for i in range(4 * ITERATIONS)]

@@ -60,7 +60,10 @@ def test_a_finished_run_becomes_an_error_in_the_table_and_the_metafile(tmp_path,
     record = json.loads((zoo / 'records' / f'{NAME}_seed3.json').read_text())
     assert (record['recipe'], record['metric'], record['value']) == (NAME, 'top-1 error %', 23.75)  # 100 - 76.25
     # errors of 23.75 and 24.25: mean 24.00, deviation 0.5 / sqrt(2)
-    row = "| 27.32 / not run | 24.08 / not run | 23.78 / 24.00 ± 0.35 (2 seeds) | OFD's README; LONDON: a comment in its script |"
+    row = (
+        "| 27.32 / not run | 24.08 / not run | 23.78 / 24.00 ± 0.35 (2 seeds) | OFD's README; "
+        'LONDON: a comment in its script |'
+    )
     assert row in (zoo / 'README.md').read_text()
     (model,) = yaml.safe_load((zoo / 'metafile.yml').read_text())['Models']
     assert model['Results'][0]['Metrics'] == {'Result': '24.00 ± 0.35 (2 seeds)'}

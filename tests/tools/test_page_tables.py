@@ -18,7 +18,8 @@ TABLES = dict(one=lambda: 'first', two=lambda: 'second\n\\1')
 def test_places_are_filled_and_the_rest_is_kept():
     text = filled(PAGE, TABLES)
     assert text == (
-        'before\n\n<!-- table: one -->\nfirst\n<!-- end -->\n\nbetween\n<!-- table: two -->\nsecond\n\\1\n<!-- end -->\nafter\n'
+        'before\n\n<!-- table: one -->\nfirst\n<!-- end -->\n\nbetween\n'
+        '<!-- table: two -->\nsecond\n\\1\n<!-- end -->\nafter\n'
     )
     assert filled(text, TABLES) == text
     assert marked_names(text) == ['one', 'two']

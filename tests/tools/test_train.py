@@ -19,7 +19,9 @@ from mmlckd.registry import MODELS
 
 @pytest.fixture(scope='module')
 def options(mnist, tmp_path_factory):
-    """Overrides that run the guided demo on the session's data, its teacher untrained and its student with dropout and EMA."""
+    """Overrides that run the guided demo on the session's data, its teacher untrained and its student with dropout and
+    EMA.
+    """
     checkpoint = save_untrained(TEACHER, tmp_path_factory.mktemp('teacher') / 'teacher.pth')
     return [
         '--cfg-options',

@@ -1,4 +1,6 @@
-"""Detection and segmentation recipes, unchanged, on a devkit of digit scenes; their checkpoints in stock mmdet and mmseg."""
+"""Detection and segmentation recipes, unchanged, on a devkit of digit scenes; their checkpoints in stock mmdet and
+mmseg.
+"""
 
 from __future__ import annotations
 
@@ -204,9 +206,11 @@ _base_ = {str(ROOT / DETECTION)!r}
 train_dataloader = dict(dataset=dict(
     _delete_=True, type='MultiImageMixDataset',
     dataset=dict(
-        type='XMLDataset', data_root='', ann_file='VOC2007/ImageSets/Main/trainval.txt', data_prefix=dict(sub_data_root='VOC2007/'),
+        type='XMLDataset', data_root='', ann_file='VOC2007/ImageSets/Main/trainval.txt',
+        data_prefix=dict(sub_data_root='VOC2007/'),
         pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]),
-    pipeline=[dict(type='Mosaic', img_scale=(64, 64)), dict(type='MixUp', img_scale=(64, 64)), dict(type='PackDetInputs')]))
+    pipeline=[
+        dict(type='Mosaic', img_scale=(64, 64)), dict(type='MixUp', img_scale=(64, 64)), dict(type='PackDetInputs')]))
 """
 
 

@@ -1,4 +1,6 @@
-"""Values of a wrong type, in every field of this package's: one sentence that names the field and shows the right form."""
+"""Values of a wrong type, in every field of this package's: one sentence that names the field and shows the right
+form.
+"""
 
 from __future__ import annotations
 

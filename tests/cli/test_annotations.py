@@ -1,4 +1,4 @@
-"""Annotation files with something wrong: one sentence before training, where a host library drops data or fails later."""
+"""Annotation files with something wrong: one sentence before training. A host library drops data or fails later."""
 
 from __future__ import annotations
 

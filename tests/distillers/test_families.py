@@ -119,7 +119,7 @@ def test_predict_is_the_students(family):
 
 
 def test_a_step_never_waits_for_the_device(family, monkeypatch):
-    """Reading a value of a tensor stops the processor until the GPU has caught up: none of this package's lines does."""
+    """Reading a tensor's value stops the processor until the GPU has caught up: no line of this package does that."""
     ofd = dict(type='mmlckd.OFDLoss', connectors=True, max_share=0.2)
     model = distiller(family, taps='resnet_preact', ofd=ofd).train()
     losses_of(model, family)  # the first step moves things to the device

@@ -357,8 +357,8 @@ def test_a_pair_at_one_position_is_named_at_the_first_step(batch, heard):
     for _ in range(2):
         model(batch['inputs'][..., :4, :4], batch['data_samples'], mode='loss')  # stages of 4, 2 and 1 positions a side
     assert heard == [
-        'losses.lipschitz: the pair backbone.layer3.0.bn1 to backbone.bn is compared at one position, where a centred map '
-        'is zero, so it is left out: use larger images, tap shallower modules, or set center=False'
+        'losses.lipschitz: the pair backbone.layer3.0.bn1 to backbone.bn is compared at one position, where a centred '
+        'map is zero, so it is left out: use larger images, tap shallower modules, or set center=False'
     ]
 
 

@@ -205,7 +205,7 @@ def test_no_rank_leaves_before_the_checkpoint_is_written(tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     try:
         with pytest.raises(SystemExit):
-            runner(tmp_path, [TerminatedAt()], dict(SAFE, interval=100), by_epoch=False, max_iters=6).train()
+            training(tmp_path, [TerminatedAt()], dict(SAFE, interval=100), by_epoch=False, max_iters=6).train()
     finally:
         signal.signal(signal.SIGTERM, before)
     assert waited == [['preempted.pth']]

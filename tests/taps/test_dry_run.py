@@ -52,8 +52,8 @@ def test_all_sizes_that_failed_are_told():
         dry_run(Network(smallest=999), [Tap('stem')], None, 'teacher')
     shapes = ', '.join(f'({channels}, {size}, {size})' for channels in (4, 3) for size in SIZES)
     assert str(failure.value) == (
-        f"the teacher's dry run on inputs of {shapes} failed (ValueError: too small): set input_shape=(C, H, W) to a size "
-        'it takes'
+        f"the teacher's dry run on inputs of {shapes} failed (ValueError: too small): set input_shape=(C, H, W) to a "
+        'size it takes'
     )
 
 
@@ -61,7 +61,7 @@ def test_channels_are_the_data_preprocessors():
     # Its first convolution in the order of the modules is the head's, of 4 channels
     assert next(input_shapes(Network(mean=3))) == (3, 16, 16)
     assert next(input_shapes(Network(channels=7, mean=7))) == (7, 16, 16)
-    # A mean of one number holds for any channels, and a network without one is tried with those of its first convolution
+    # A mean of one number holds for any channels. Without one, the first convolution's channels are tried.
     assert [shape[0] for shape in input_shapes(Network(mean=1))] == [4] * len(SIZES) + [3] * len(SIZES)
     assert dry_run(Network(), [Tap('stem')], None, 'student').input_shape == (3, 16, 16)
 

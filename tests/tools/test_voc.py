@@ -147,7 +147,7 @@ LENIENT = ['model.test_cfg.rcnn.score_thr=0.0', 'test_evaluator.iou_thrs=[0.01]'
 
 
 def with_tta_of_mmseg(config):
-    """mmseg's stock tool has no default of its own: the fields that its base data sets give, at the size of the scenes."""
+    """mmseg's stock tool has no default of its own: the fields of its base data sets, at the size of the scenes."""
     flips = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)]
     steps = [flips, [dict(type='LoadAnnotations')], [dict(type='PackSegInputs')]]
     config.tta_model = dict(type='SegTTAModel')

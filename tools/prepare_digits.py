@@ -40,7 +40,7 @@ class Source(NamedTuple):
 
 SOURCES = dict(
     mnist5k=Source((200, 100, 200), (100, 400, 1000), 'data/mnist5k'),
-    sklearn=Source((60, 30, 84), (100, 300), 'data/sklearn_digits'),
+    sklearn=Source((60, 30, 84), (50, 100, 300), 'data/sklearn_digits'),
 )
 
 

@@ -15,16 +15,30 @@ from mmengine.runner import Runner
 
 from mmlckd.checkpoints import AtomicBackend, newest_checkpoint
 from mmlckd.config import bare_config, is_distiller, read_config
+from mmlckd.registry import MODELS, class_of
 from mmlckd.resumability import make_resumable
 
 from .measuring import curves, measure
 
-METHODS = dict(kd='KD', ofd='OFD', fsp='FSP', at='AT', lipschitz='Lipschitz')
+METHODS = dict(
+    kd='KD',
+    kd_views='KD on both views',
+    ofd='OFD',
+    fsp='FSP',
+    at='AT',
+    lipschitz='Lipschitz',
+    lipschitz_local='local Lipschitz',
+)
 
 
 def method_title(method: tuple[str, ...]) -> str:
     """The name of a method in tables: the names of its losses."""
     return ' + '.join(METHODS.get(name, name) for name in method) or 'alone'
+
+
+def _wants_a_second_view(loss: dict) -> bool:
+    made_for = getattr(class_of(loss['type'], MODELS), 'views', 'first')
+    return (loss.get('views') or made_for) != 'first'
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,8 @@ class Cell:
         hooks = config.get('custom_hooks') or []
         config.custom_hooks = [hook for hook in hooks if self._serves(hook, config.model.losses)]
         config.get('default_hooks', {}).pop('spectral_norm', None)
+        if not any(_wants_a_second_view(loss) for loss in config.model.losses.values()):
+            config.model.pop('view', None)
         if not self.method:
             config = bare_config(config)
         config.randomness = dict(seed=self.seed)
@@ -73,7 +89,7 @@ class Cell:
         """The method's losses with their weights."""
         chosen = {}
         for name in self.method:
-            if name not in known:
+            if known.get(name) is None:
                 method = '+'.join(self.method)
                 raise ValueError(
                     f'method {method!r} has the loss {name!r}, and {self.recipe} has {", ".join(known)}: '

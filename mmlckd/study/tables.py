@@ -18,7 +18,7 @@ MEASURES = {
     'gap': 'train - test',
     'local constant': 'local constant',
 }
-COMPARED = ('test', 'noise 32', 'noise 64')
+COMPARED = ('test', 'noise 32', 'noise 64', 'FGSM 8')
 
 
 def by_method(records: list[dict]) -> dict[str, dict[Method, list[dict]]]:

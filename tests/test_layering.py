@@ -9,6 +9,8 @@ from conftest import ROOT
 
 LAYERS = [
     'version',
+    'switches',
+    'validation',
     'registry',
     'config',
     'unwrapped',

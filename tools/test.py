@@ -50,8 +50,7 @@ def main(args):
         augment_testing(config)
     init_processes(config)
     runner = Runner.from_cfg(config)
-    model = unwrapped(runner.model)
-    load_weights(model.module if args.tta else model, args.checkpoint)
+    load_weights(unwrapped(runner.model), args.checkpoint)
     metrics = runner.test()
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)

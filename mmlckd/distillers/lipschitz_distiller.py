@@ -70,7 +70,7 @@ class LipschitzDistiller(nn.Module):
     ) -> LipschitzDistiller:
         install_safe_loader()
         teachers = named_teachers(teacher, teachers)
-        check_fields(student, losses, input_shape)
+        check_fields(losses, input_shape)
         if not isinstance(student, nn.Module):
             student = copy.deepcopy(student)  # mmseg writes into the dict that it builds
             if data_preprocessor is not None:

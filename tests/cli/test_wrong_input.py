@@ -114,7 +114,7 @@ OPTIONS = [
     (
         'connectors not bool',
         'model.losses.ofd.connectors=conv',
-        "losses.ofd.connectors is 'conv': choose True or False",
+        "model.losses.ofd.connectors is 'conv': give True or False",
     ),
     (
         'unknown field of a loss',

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hooks.short_run import Images, collate
 from mmengine.runner import Runner
+from short_run import Images, collate
 from torch.utils.data import DataLoader
 
 from mmlckd.registry import MODELS

@@ -104,7 +104,7 @@ def test_gradients_of_the_student_alone(loss):
     [
         (CWDLoss(), (2, 3, 4, 4), (2, 3, 2, 2), 'this loss needs equal shapes'),
         (CWDLoss(), (2, 3), (2, 3), r'a tapped map is \(2, 3\): this loss needs maps'),
-        (PKDLoss(), (2, 3, 4, 4), (2, 5, 4, 4), 'this loss needs equal channels; set connectors=True'),
+        (PKDLoss(), (2, 3, 4, 4), (2, 5, 4, 4), 'this loss needs equal channels, so set connectors=True'),
         (PKDLoss(), (2, 3, 4, 4), (2, 16, 3), 'this loss needs equal channels'),
         (PKDLoss(), (2, 9, 3), (2, 16, 3), '9 positions and teacher tokens 16: name their `grid` on the tap'),
     ],

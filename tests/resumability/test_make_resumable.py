@@ -10,7 +10,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import LOOPS as MMENGINE_LOOPS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
-from small_run import runner
+from short_run import training
 
 from mmlckd.registry import HOOKS, LOOPS, class_of, same_type
 from mmlckd.resumability import ResumableEpochLoop, make_resumable
@@ -99,7 +99,7 @@ def test_a_type_and_by_epoch_together_are_mmengines_to_refuse(kind, tmp_path):
     config = Config(dict(train_cfg=dict(type=kind, by_epoch=True, max_epochs=1)))
     make_resumable(config)
     with pytest.raises(RuntimeError, match='Only one of `type` or `by_epoch` can exist'):
-        runner(tmp_path, [], dict(type='CheckpointHook'), **config.train_cfg).train()
+        training(tmp_path, [], dict(type='CheckpointHook'), **config.train_cfg).train()
 
 
 def test_same_type():

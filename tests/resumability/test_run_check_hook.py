@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.model import BaseTTAModel
 from mmengine.optim import OptimWrapper, OptimWrapperDict
-from small_run import runner as small_runner
+from short_run import training
 from torch import nn
 
 from mmlckd.resumability import RunCheckHook
@@ -145,13 +145,13 @@ def test_a_metric_that_evaluation_does_not_give(hook, field, tmp_path):
     hooks = [RunCheckHook(), *([hook] if 'monitor' in hook else [])]
     saving = hook if 'save_best' in hook else dict(type='CheckpointHook')
     with pytest.raises(ValueError, match=f"{field} is 'acc', and evaluation gives accuracy: choose of these"):
-        small_runner(tmp_path, hooks, saving, max_epochs=2, validate=True).train()
+        training(tmp_path, hooks, saving, max_epochs=2, validate=True).train()
 
 
 def test_metrics_that_it_gives(tmp_path):
     stopping = dict(type='EarlyStoppingHook', monitor='accuracy', rule='greater', patience=9)
     saving = dict(type='CheckpointHook', save_best='auto', rule='greater')
-    small_runner(tmp_path, [RunCheckHook(), stopping], saving, max_epochs=2, validate=True).train()
+    training(tmp_path, [RunCheckHook(), stopping], saving, max_epochs=2, validate=True).train()
 
 
 def test_groups_of_parameters_are_the_optimizers_own():

@@ -9,6 +9,7 @@ import torch
 from conftest import STAGES
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
+from short_run import distillation
 from torch import distributed, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -243,9 +244,7 @@ def test_under_ddp(group):
 
 
 def test_a_warm_up_of_the_connectors_is_no_frozen_student(classification, tmp_path):
-    from short_run import runner
-
-    run = runner(classification, tmp_path, [dict(type='mmlckd.ConnectorWarmupHook', iters=1)], iters=2)
+    run = distillation(classification, tmp_path, [dict(type='mmlckd.ConnectorWarmupHook', iters=1)], iters=2)
     run.train()
     assert run.model.distiller.checked
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import cost_tables
 import evidence_tables
+import message_tables
 import recipe_tables
 from marked_text import filled
 
@@ -36,6 +37,7 @@ TABLES = {
     'soak': cost_tables.soak_sentence,
     'classification': recipe_tables.classification_table,
     'recipes': recipe_tables.voc_table,
+    'wrong_options': partial(message_tables.message_table, 'OPTIONS'),
 }
 
 

@@ -126,7 +126,8 @@ def _teacher_of(config: Config, checkpoint: str | Path | None) -> FrozenTeacher:
     if isinstance(spec, dict):
         spec = dict(spec, norm_stats='running')  # the analysis is of evaluation mode
     teacher = FrozenTeacher(spec)
-    teacher.checkpoint = checkpoint or teacher.checkpoint
+    if checkpoint:
+        teacher.checkpoint = str(checkpoint)
     return teacher
 
 

@@ -11,7 +11,7 @@ from mmlckd.config import host_of
 from .prerequisites import leaf_datasets
 
 # How each host merges the predictions of an image's versions. Whole paths are found from any scope.
-_MERGING = dict(
+_MERGING: dict[str, dict] = dict(
     mmpretrain=dict(type='mmpretrain.models.AverageClsScoreTTA'),
     mmdet=dict(type='mmdet.models.DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)),
     mmseg=dict(type='mmseg.models.SegTTAModel'),
@@ -38,17 +38,17 @@ def augment_testing(config: Config) -> None:
 
     Source: this project; the defaults are those of mmpretrain's and mmdet's tools/test.py, and mmseg's alike.
     """
-    host = host_of(config)
+    host = host_of(config) or ''
     for field in ('tta_model', 'tta_pipeline'):
         if config.get(field) is None and host not in _MERGING:
             raise ValueError(f'--tta needs {field} in the config of a network of {host}: add it')
-    merging = config.get('tta_model') or _MERGING[host]
+    merging: dict = config.get('tta_model') or _MERGING[host]
     for _, dataset in leaf_datasets(config.test_dataloader.dataset, 'test_dataloader.dataset'):
         dataset['pipeline'] = config.get('tta_pipeline') or _flipped_too(dataset['pipeline'], host)
     config.model = ConfigDict(**merging, module=config.model)
 
 
-def _flipped_too(pipeline: list[dict], host: str | None) -> list[dict]:
+def _flipped_too(pipeline: list[dict], host: str) -> list[dict]:
     """A test pipeline whose last step packs each image as it is and flipped."""
     *steps, pack = copy.deepcopy(pipeline)
     if host == 'mmdet':

@@ -114,7 +114,8 @@ class FrozenTeacher:
                 handle.remove()
         self._refuse_what_is_not_finite()
         if self._in_half:
-            self.model.to(memory_format=torch.channels_last)  # in which convolutions in half precision run fastest
+            # In this layout convolutions in half precision run fastest.
+            self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._loaded = True
 
     def _refuse_integers(self, model: nn.Module, weights: dict[str, Tensor], *args) -> None:
@@ -169,12 +170,13 @@ class FrozenTeacher:
     def _dry_run(self, input_shape: Sequence[int] | None) -> DryRun:
         if input_shape is None:
             return dry_run(self.model, self.taps, None, self.name)
-        failure = None
+        failure: ForwardFailed | None = None
         for channels in dict.fromkeys(shape[0] for shape in input_shapes(self.model)):
             try:
                 return dry_run(self.model, self.taps, (channels, *input_shape[1:]), self.name)
             except ForwardFailed as error:
                 failure = failure or error
+        assert failure is not None
         raise failure
 
     @torch.no_grad()

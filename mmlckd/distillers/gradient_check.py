@@ -71,12 +71,12 @@ def carries_gradient(feat: Tensor, trainable: set[int]) -> bool:
     waiting, seen = [feat.grad_fn], set()
     while waiting:
         node = waiting.pop()
-        if node is None or node in seen:
+        if node in seen:
             continue
         if isinstance(node, BackwardCFunction) or id(getattr(node, 'variable', None)) in trainable:
             return True
         seen.add(node)
-        waiting.extend(before for before, _ in node.next_functions)
+        waiting.extend(before for before, _ in node.next_functions if before is not None)
     return False
 
 

@@ -6,7 +6,7 @@ import copy
 import functools
 import types
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, cast
 
 from torch import Tensor, nn
 
@@ -56,6 +56,8 @@ class LipschitzDistiller(nn.Module):
     """
 
     distiller: Distillation
+    mixin: ClassVar[type]  # of the classes that are made: this class, or a user's subclass of it
+    student_class: ClassVar[type]
 
     def __new__(
         cls,
@@ -81,10 +83,11 @@ class LipschitzDistiller(nn.Module):
                 f'student is a {type(student).__name__}, which is distilled already: give the plain network'
             )
         check_student(student)
+        assert losses is not None
         distillation = Distillation(student, teachers, losses, taps, input_shape, view)
-        student.__class__ = _distilled(cls, type(student))
+        student.__class__ = _distilled(cls, type(student))  # type: ignore[arg-type]  # classes are hashable
         student.distiller = distillation
-        return student
+        return cast(LipschitzDistiller, student)
 
     def __init__(self, *args, **kwargs) -> None:
         """Nothing is left to do: ``__new__`` returned a student that is initialised already."""
@@ -114,7 +117,7 @@ class LipschitzDistiller(nn.Module):
         Raises:
             ValueError: It does not, so that no distillation loss is in it.
         """
-        outputs = super().train_step(data, optim_wrapper)
+        outputs = super().train_step(data, optim_wrapper)  # type: ignore[misc]  # the student's class has it
         if self.training and not self.distiller.checked:
             raise ValueError(
                 f'student {type(self).student_class.__name__} has a train_step that does not call '
@@ -124,17 +127,17 @@ class LipschitzDistiller(nn.Module):
 
     def init_weights(self) -> None:
         """Initialise the student as its config says, and load the teachers; the connectors keep their own values."""
-        distiller = self._modules.pop('distiller')
+        distiller = cast(Distillation, self._modules.pop('distiller'))
         try:
-            super().init_weights()
+            super().init_weights()  # type: ignore[misc]  # the student's class has it
         finally:
             self._modules['distiller'] = distiller
         for teacher in distiller.teachers.values():
             teacher.load()
 
-    def __reduce_ex__(self, protocol: int) -> tuple:
+    def __reduce_ex__(self, protocol: Any) -> tuple:
         """Copies and pickles make the class anew: no module has it under a name."""
-        _, _, *state = super().__reduce_ex__(max(protocol, 2))
+        _, _, *state = cast(tuple, super().__reduce_ex__(max(protocol, 2)))
         return _blank, (type(self).mixin, type(self).student_class), *state
 
 
@@ -144,7 +147,7 @@ def entries_of(model: nn.Module) -> list[LossEntry]:
 
 
 @functools.cache
-def _distilled(mixin: type[LipschitzDistiller], student_class: type[nn.Module]) -> type:
+def _distilled(mixin: type, student_class: type) -> type:
     """The class of a distilled student. It counts as its student's package's, which is how hosts are told apart."""
     fields = dict(
         __module__=student_class.__module__,
@@ -164,5 +167,5 @@ def _empty(cls: type, *args: Any, **kwargs: Any) -> nn.Module:
     return object.__new__(cls)
 
 
-def _blank(mixin: type[LipschitzDistiller], student_class: type[nn.Module]) -> LipschitzDistiller:
+def _blank(mixin: type, student_class: type) -> LipschitzDistiller:
     return object.__new__(_distilled(mixin, student_class))

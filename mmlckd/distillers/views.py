@@ -103,9 +103,9 @@ def check_views(view: object, views: dict[str, str]) -> None:
 
 def _sizes(inputs: Tensor, data_samples: Sequence | None) -> list[tuple[int, int]]:
     """(height, width) of the image in each padded input."""
-    whole = tuple(inputs.shape[2:])
-    shapes = [sample.get('img_shape', None) for sample in data_samples or ()]
-    return [tuple(shape[:2]) if shape is not None else whole for shape in shapes] or [whole] * len(inputs)
+    height, width = inputs.shape[2:]
+    shapes = [sample.get('img_shape', None) or (height, width) for sample in data_samples or ()]
+    return [(shape[0], shape[1]) for shape in shapes] or [(height, width)] * len(inputs)
 
 
 def _padded(inputs: Tensor, data_samples: Sequence | None) -> bool:

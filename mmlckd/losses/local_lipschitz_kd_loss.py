@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from mmlckd.functional import output_change, relative_change_error
 from mmlckd.registry import MODELS
 
-from .mapwise_loss import MapwiseLoss
+from .mapwise_loss import MapwiseLoss, as_sequence
 
 
 @MODELS.register_module()
@@ -56,14 +57,14 @@ class LocalLipschitzKDLoss(MapwiseLoss):
         """Keep (B,), how far the views are apart, for :meth:`statistics`."""
         self._input_change = input_change
 
-    def targets(self, teacher_feats: Sequence[Tensor], data_samples: Sequence | None = None) -> list[Tensor]:
+    def targets(self, teacher_feats: Tensor | Sequence[Tensor], data_samples: Sequence | None = None) -> list[Tensor]:
         """dt of every tap. The first half of each map is of the first view, the second half of the second."""
         return [output_change(feat, self.center) for feat in super().targets(teacher_feats)]
 
-    def compare(self, student_feats: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    def compare(self, student_feats: Tensor | Sequence[Tensor], targets: Any) -> Tensor:
         """Loss of student outputs of both views, (2B, K), (2B, K, H, W) or (2B, N, K), against :meth:`targets`."""
         self._changes = []
-        return super().compare([output_change(feat, self.center) for feat in student_feats], targets)
+        return self.compare_maps([output_change(feat, self.center) for feat in as_sequence(student_feats)], targets)
 
     def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
         self._changes.append(torch.stack([change.detach().flatten(1).norm(dim=1) for change in (student, teacher)]))

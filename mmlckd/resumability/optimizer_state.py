@@ -113,8 +113,12 @@ def schedulers_misfit(schedulers: list | dict | None, saved: Any) -> str | None:
 def without_functions(states: list[dict] | dict[str, list[dict]]) -> list[dict] | dict[str, list[dict]]:
     """Saved schedulers without the functions that some (OneCycleLR) have as attributes; a new one has them too."""
     if isinstance(states, dict):
-        return {name: without_functions(each) for name, each in states.items()}
-    return [{name: value for name, value in state.items() if not callable(value)} for state in states]
+        return {name: [_plain(state) for state in each] for name, each in states.items()}
+    return [_plain(state) for state in states]
+
+
+def _plain(state: dict) -> dict:
+    return {name: value for name, value in state.items() if not callable(value)}
 
 
 def _short(value: Any) -> str:

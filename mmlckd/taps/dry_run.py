@@ -65,7 +65,8 @@ def dry_run(
         ForwardFailed: The forward fails at every size, before all taps have fired.
         ValueError: A tap never fires, or does not fit what its module gives. No other size is tried then.
     """
-    tried, partial, error = [], None, None
+    tried, partial = [], None
+    error: ForwardFailed | None = None
     for shape in [tuple(input_shape)] if input_shape is not None else input_shapes(model):
         tried.append(shape)
         try:
@@ -78,6 +79,7 @@ def dry_run(
         partial = partial or run
     if partial is not None:
         return partial
+    assert error is not None
     inputs = f'an input of {tried[0]}' if len(tried) == 1 else f'inputs of {", ".join(map(str, tried))}'
     raise ForwardFailed(
         f"the {side}'s dry run on {inputs} failed ({error}): set input_shape=(C, H, W) to a size it takes"
@@ -110,7 +112,7 @@ def _dry_run(model: nn.Module, taps: Sequence[Tap], input_shape: tuple[int, ...]
     for tap in taps:
         module = model.get_submodule(tap.module)
         if tap.io == 'input' and getattr(module, 'inplace', False):
-            module.inplace = False
+            vars(module)['inplace'] = False
     fired = Counter()
     with _left_as_it_was(model):
         handles = [

@@ -98,6 +98,7 @@ class InputAdapter:
                     f'an image of {tuple(shape[:2])} was padded to {tuple(inputs.shape[2:])}, and teacher and student '
                     'preprocess differently: give both models the same data_preprocessor, or all images one size'
                 )
+        assert self.scale is not None and self.shift is not None
         self.scale, self.shift = self.scale.to(inputs), self.shift.to(inputs)  # copied to the device once
         return (inputs.flip(1) if self.flip else inputs) * self.scale + self.shift
 

@@ -126,6 +126,7 @@ class Tap:
 
     def _on_grid(self, tokens: Tensor) -> Tensor:
         """Tokens (B, N, C) as a map (B, C, H, W)."""
+        assert self.grid is not None
         height, width = self.grid
         count = height * width
         if tokens.dim() != 3 or not count <= tokens.shape[1] < 2 * count:
@@ -168,7 +169,7 @@ def parse_taps(spec: str | Sequence, model: nn.Module, side: str) -> list[Tap]:
 
 def _resnet_preact(model: nn.Module, side: str) -> list[Tap]:
     backbone = getattr(model, 'backbone', None)
-    if not hasattr(backbone, 'res_layers'):
+    if backbone is None or not hasattr(backbone, 'res_layers'):
         raise ValueError(
             f"taps is 'resnet_preact' and the {side}'s backbone is a {type(backbone).__name__}, no OpenMMLab ResNet: "
             'list its module paths instead'

@@ -23,7 +23,7 @@ from .robustness import robust_accuracy
 class Options(NamedTuple):
     """How far an analysis goes.
 
-    Attributes:
+    Args:
         num_iters: Iterations of a Jacobian's norm.
         center: Whether transmitting norms are of centred maps.
         sigmas: Standard deviations of the noise, in pixel values.
@@ -54,7 +54,7 @@ def analyze(
         options: See :class:`Options`.
 
     Returns:
-        A dict that JSON can hold:
+        A dict that JSON can hold, with these keys.
 
         - 'of': what is analysed; 'size': the (H, W) of the first image; 'parameters': how many there are;
         - 'taps': their names; 'pairs': for each two neighbours the transmitting norms, image by image, in squared

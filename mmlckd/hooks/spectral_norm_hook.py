@@ -51,7 +51,7 @@ class SpectralNormHook(Hook):
             with ``max_norm``, they select a layer that does not run in the first iteration, or whose norm does not
             follow its weight.
 
-    Source: this project; :class:`LayerReader` says whose projection it is.
+    Source: this project; ``LayerReader`` says whose projection it is.
     """
 
     priority = 'ABOVE_NORMAL'  # before EMA and LoggerHook

@@ -38,7 +38,7 @@ class DISTLoss(MapwiseLoss):
         activation, num_classes: See :class:`mmlckd.losses.logits.LogitsReader`; with 'sigmoid', Y is the sigmoid.
 
     Raises:
-        ValueError: As :class:`mmlckd.LogitsKDLoss` does; and where there is only one class.
+        ValueError: As :class:`.LogitsKDLoss` does; and where there is only one class.
 
     Source: Huang et al., Knowledge distillation from a stronger teacher (NeurIPS 2022). From their code
     (DIST_KD) come the factor tau^2, the 1e-8 in the correlation's denominator, the rows of maps, the sigmoid, and the

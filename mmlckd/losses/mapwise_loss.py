@@ -69,10 +69,10 @@ class MapwiseLoss(DistillationLoss):
         teacher_feats: Sequence[Tensor],
         extras: Sequence[tuple] | None = None,
     ) -> Tensor:
-        """:meth:`compare` for a subclass whose :meth:`targets` are more than maps, or whose distance needs more.
+        """``compare`` for a subclass whose ``targets`` are more than maps, or whose distance needs more.
 
         Args:
-            student_feats: As in :meth:`compare`.
+            student_feats: As in ``compare``.
             teacher_feats: The teacher's maps.
             extras: Further arguments of :meth:`distance`, a tuple for each map.
         """

@@ -26,7 +26,7 @@ from .plain_values import is_count, is_list_of
 class SafeCheckpointHook(CheckpointHook):
     """MMEngine's ``CheckpointHook`` that leaves a sound checkpoint at every moment, whenever the process dies.
 
-    - A file has its name only when it is complete: :class:`AtomicBackend` writes it, if it is local and no other
+    - A file has its name only when it is complete: :class:`.AtomicBackend` writes it, if it is local and no other
       backend is asked for.
     - What ``max_keep_ckpts`` and ``save_best`` make outdated is removed after its successor is written; MMEngine
       removes it before.

@@ -57,5 +57,5 @@ def _draw_curves(axis: Axes, methods: dict[tuple[str, ...], list[dict]]) -> None
         parts = [(i + 1) / len(curve) for i in range(len(curve))]
         axis.plot(parts, curve, 'o-', color=color, markersize=3, label=method_title(method))
     axis.set_xlabel('part of the training')
-    axis.legend(fontsize=8)
+    axis.legend(fontsize=8, frameon=False, loc='upper center', bbox_to_anchor=(0.5, -0.25))
     axis.grid(alpha=0.3)

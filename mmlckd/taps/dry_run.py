@@ -90,7 +90,7 @@ def input_shapes(model: nn.Module) -> Iterator[tuple[int, int, int]]:
     """The (C, H, W) that a network may take, likely ones first.
 
     The channels are those of the data preprocessor's mean, else those of the first convolution, else 3. The sizes are
-    the one that the backbone is made for, where it has one, and :data:`SIZES`.
+    the one that the backbone is made for, where it has one, and ``SIZES``.
     """
     mean = Preprocessing.of(model.data_preprocessor).mean if hasattr(model, 'data_preprocessor') else None
     first = next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 3)

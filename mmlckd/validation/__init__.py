@@ -1,8 +1,8 @@
 """What a field of a config may hold: checked in one place, before anything looks inside it.
 
-- :mod:`forms`: the vocabulary, and the sentence that a wrong value gets;
-- :mod:`schemas`: the fields of a run and of a distillation, written down as forms;
-- :mod:`arguments`: the fields of every registered class, read off its annotations.
+- ``forms``: the vocabulary, and the sentence that a wrong value gets;
+- ``schemas``: the fields of a run and of a distillation, written down as forms;
+- ``arguments``: the fields of every registered class, read off its annotations.
 
 The tools check a config where they read it; every class of this package's registries checks its arguments where it is
 built, so the tools of the host libraries get the same sentences.

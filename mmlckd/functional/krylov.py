@@ -47,7 +47,7 @@ def leading_eigenvector(operator: Callable[[Tensor], Tensor], start: Tensor, num
     Source: Lanczos (1950), with the Rayleigh-Ritz step of Golub and Van Loan, Matrix Computations, section 10.1.
     """
     if num_iters < 1:
-        raise ValueError(f'num_iters is {num_iters}: give at least 1')
+        raise ValueError(f'num_iters is {num_iters}: at least 1 is needed')
     info = torch.finfo(start.dtype)
     batch, _, size = start.shape
     steps = min(num_iters, size)

@@ -119,7 +119,7 @@ class _Matrix(_Maps):
 
     def leading_right(self) -> Tensor:
         """The right singular vector, from M^T M itself."""
-        scaled = self.matrix / largest(self.matrix, (1, 2))
+        scaled = self.matrix * self.scale
         return dominant_row(scaled.mT @ scaled)
 
 
@@ -149,7 +149,7 @@ class _Gram(_Maps):
         as many digits as M has in float32.
         """
         feat_in, feat_out, scale = self.feat_in.double(), self.feat_out.double(), self.scale.double()
-        row = dominant_row((feat_out.mT @ feat_out * scale) @ (feat_in.mT @ feat_in * scale))
+        row = dominant_row((feat_out.mT @ feat_out * scale) @ (feat_in.mT @ feat_in * scale), together=2)
         return (row @ feat_out.mT).to(self.feat_out.dtype)
 
 

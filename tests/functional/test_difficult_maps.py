@@ -150,7 +150,7 @@ def tiny_example(value, dtype, channels=3):
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 @pytest.mark.parametrize('channels', [1, 2, 3, 64])
-@pytest.mark.parametrize('value', [1.0, 1e-2, 1e-4, 1e-8, 1e-12])
+@pytest.mark.parametrize('value', [1.0, 1e-2, 1e-4, 1e-8, 1e-12, 1e-18])
 def test_maps_that_meet_where_one_is_small(value, channels, dtype):
     """M has one entry, 1 * value / 2. Its row (value, 1) . (1, 0) / 2: the gradient in the small map is 1 / 2 there."""
     feats = tiny_example(value, dtype, channels).requires_grad_()

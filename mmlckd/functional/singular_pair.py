@@ -55,10 +55,11 @@ def singular_pair(feat_in: Tensor, feat_out: Tensor, num_iters: int, center: boo
     form: Any = _small_form(feat_out) if small else _cheapest_form(feat_in, feat_out, num_iters)
     if mean_in is not None and mean_out is not None:
         # One centred map is enough, since its rows sum to zero and the other's means then cancel. It is centred twice:
-        # far from zero, rounding leaves a mean after the first time. A Gram matrix is of one map alone and needs both.
+        # far from zero, rounding leaves a mean after the first time.
         feat_out = feat_out - mean_out
         feat_out -= feat_out.mean(-1, keepdim=True)
-        feat_in = feat_in - mean_in if form is _Gram else feat_in
+        if form is _Gram:  # a Gram matrix is of one map alone
+            feat_in = feat_in - mean_in
     product = form(feat_in, feat_out, scale)
     if small:
         right = product.leading_right()
@@ -119,7 +120,7 @@ class _Matrix(_Maps):
 
     def leading_right(self) -> Tensor:
         """The right singular vector, from M^T M itself."""
-        scaled = self.matrix / largest(self.matrix, (1, 2))
+        scaled = self.matrix * self.scale
         return dominant_row(scaled.mT @ scaled)
 
 
@@ -137,9 +138,8 @@ class _Gram(_Maps):
     def normal(self, row: Tensor) -> Tensor:
         if self.gram is None:
             self.gram = self.feat_in.mT @ self.feat_in
-        return torch.bmm(
-            torch.bmm(torch.bmm(row, self.feat_out) * self.scale, self.gram) * self.scale, self.feat_out.mT
-        )
+        seen = torch.bmm(row, self.feat_out) * self.scale
+        return torch.bmm(torch.bmm(seen, self.gram) * self.scale, self.feat_out.mT)
 
     def leading_right(self) -> Tensor:
         """The right singular vector z F_out^T, where the row z solves z (F_out^T F_out) (F_in^T F_in) = lambda z.
@@ -149,7 +149,7 @@ class _Gram(_Maps):
         as many digits as M has in float32.
         """
         feat_in, feat_out, scale = self.feat_in.double(), self.feat_out.double(), self.scale.double()
-        row = dominant_row((feat_out.mT @ feat_out * scale) @ (feat_in.mT @ feat_in * scale))
+        row = dominant_row((feat_out.mT @ feat_out * scale) @ (feat_in.mT @ feat_in * scale), together=2)
         return (row @ feat_out.mT).to(self.feat_out.dtype)
 
 
@@ -159,23 +159,20 @@ def _small_form(feat_out: Tensor) -> type[_Matrix | _Gram]:
 
 
 def _cheapest_form(feat_in: Tensor, feat_out: Tensor, num_iters: int) -> type[_Maps]:
-    channels_out, positions = feat_out.shape[1:]
-    return min(
-        (_Matrix, _Gram, _Maps), key=lambda form: form.cost(feat_in.shape[1], channels_out, positions, num_iters)
-    )
+    sizes = feat_in.shape[1], *feat_out.shape[1:]
+    return min((_Matrix, _Gram, _Maps), key=lambda form: form.cost(*sizes, num_iters))
 
 
 def _size(feat: Tensor, mean: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
     """Frobenius norm (B, 1, 1) of a map (B, C, N), centred where means (B, C, 1) are given; and whether it counts as
-    zero: because it is, or is rounding noise beside its means, or because its squares underflow."""
+    zero, because it is zero, or rounding noise beside its means, or because its squares underflow."""
     if mean is None:
         size = torch.linalg.vector_norm(feat, dim=(1, 2), keepdim=True)
         noise = size.new_zeros(())
     else:
-        sizes = [
-            torch.linalg.vector_norm(part - shift, dim=(1, 2), keepdim=True)
-            for part, shift in zip(feat.chunk(8, 1), mean.chunk(8, 1))  # in parts, so that the map is not copied whole
-        ]
+        sizes = []
+        for part, shift in zip(feat.chunk(8, 1), mean.chunk(8, 1)):  # in parts, so that the map is not copied whole
+            sizes.append(torch.linalg.vector_norm(part - shift, dim=(1, 2), keepdim=True))
         size = torch.linalg.vector_norm(torch.cat(sizes, 1), dim=1, keepdim=True)
         offset = math.sqrt(feat.shape[-1]) * torch.linalg.vector_norm(mean, dim=(1, 2), keepdim=True)
         noise = eps * torch.hypot(size, offset)

@@ -42,102 +42,103 @@ def value_at_pair(
 
     Source: this project. At a singular pair the derivatives of u and v drop out of the first derivative.
     """
-    value, _, _ = _ValueAtPair.apply(feat_in, feat_out, pooled_in, pooled_out, *pair, grid, center)
-    return value.where(pair.finite.squeeze(-1), torch.nan)
+    before = _Seen.apply(feat_in, pooled_in, pair.left, pair.finite, grid, center)
+    after = _Seen.apply(feat_out, pooled_out, pair.right, pair.finite, grid, center)
+    return _MeanProduct.apply(before, after).where(pair.finite.squeeze(-1), torch.nan)
 
 
-class _ValueAtPair(Function):
-    """The maps seen through the pair, u F_in and v F_out, are outputs as well: all that the derivatives need is kept,
-    and what depends on them tells a second derivative."""
+class _Seen(Function):
+    """A map through a row over its channels: (B, N), zero where the sample is not finite. Linear in the map.
+
+    It is computed from the pooled map, which is at hand; the derivatives are those in the map itself, which pooling
+    and projection give in either order. With centring, its cotangents sum to zero over positions (they are multiples of
+    another centred row), so that the transpose of the centring changes nothing.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(feat_in, feat_out, pooled_in, pooled_out, left, right, finite, grid, center):
-        before, after = _seen(left, pooled_in, finite, center), _seen(right, pooled_out, finite, center)
-        return (before * after).mean(-1), before, after
+    def forward(feat, pooled, row, finite, grid, center):
+        return _masked(torch.bmm(row, pooled).squeeze(1), finite, center)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        feat_in, feat_out, _, _, left, right, finite, ctx.grid, ctx.center = inputs
-        _, before, after = output
-        ctx.shapes = feat_in.shape, feat_out.shape
-        ctx.pooled = needs_pooling(feat_in, ctx.grid), needs_pooling(feat_out, ctx.grid)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(left, right, finite, before, after)
-        ctx.save_for_forward(left, right, finite, before, after)
+        feat, _, row, finite, grid, ctx.center = inputs
+        ctx.shape = feat.shape
+        ctx.grid = grid if needs_pooling(feat, grid) else None
+        ctx.save_for_backward(row, finite)
+        ctx.save_for_forward(row, finite)
 
     @staticmethod
-    def backward(ctx, grad, *_):
-        if grad is None:
-            return (None,) * 9
-        left, right, _, before, after = ctx.saved_tensors
-        factor = grad.unsqueeze(-1) / after.shape[-1]
-        grad_in = grad_out = None
-        if ctx.needs_input_grad[0]:
-            grad_in = _pull_back(left, factor * _Once.apply(after), ctx.shapes[0], ctx.grid if ctx.pooled[0] else None)
-        if ctx.needs_input_grad[1]:
-            grad_out = _pull_back(
-                right, factor * _Once.apply(before), ctx.shapes[1], ctx.grid if ctx.pooled[1] else None
-            )
-        return grad_in, grad_out, *[None] * 7
+    def backward(ctx, grad):
+        row, _ = ctx.saved_tensors
+        if len(ctx.shape) == 3:
+            return grad.unsqueeze(-1) * row, *[None] * 5
+        if ctx.grid is not None:
+            with torch.autocast(grad.device.type, enabled=False):
+                grad = unpool_rows(grad, ctx.shape[2:], ctx.grid)
+        return (row.mT * grad.unsqueeze(1)).view(ctx.shape), *[None] * 5
 
     @staticmethod
-    def jvp(ctx, tangent_in, tangent_out, *_):
-        left, right, finite, before, after = ctx.saved_tensors
-        d_before, d_after = torch.zeros_like(before), torch.zeros_like(after)
-        if tangent_in is not None:
-            d_before = _push(left, tangent_in, finite, ctx.grid if ctx.pooled[0] else None, ctx.center)
-        if tangent_out is not None:
-            d_after = _push(right, tangent_out, finite, ctx.grid if ctx.pooled[1] else None, ctx.center)
-        change = (d_before * _Once.apply(after) + _Once.apply(before) * d_after).mean(-1)
-        return change, d_before, d_after
+    def jvp(ctx, tangent, *_):
+        row, finite = ctx.saved_tensors
+        seen = torch.bmm(row, positions(tangent)).squeeze(1)
+        if ctx.grid is not None:
+            seen = pool_rows(seen, ctx.shape[2:], ctx.grid)
+        return _masked(seen, finite, ctx.center)
 
 
-class _Once(Function):
-    """The identity, of which a derivative raises: it stands on what a first derivative holds fixed."""
+def _masked(seen: Tensor, finite: Tensor, center: bool) -> Tensor:
+    seen = seen.where(finite, 0.0)
+    return seen - seen.mean(-1, keepdim=True) if center else seen
+
+
+class _MeanProduct(Function):
+    """Mean over positions of two rows' product, (B, N) each. A derivative of its derivative raises."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(tensor):
-        return tensor.view_as(tensor)
+    def forward(before, after):
+        return (before * after).mean(-1)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad):
+        before, after = _Once.apply(*ctx.saved_tensors)
+        factor = grad.unsqueeze(-1) / before.shape[-1]
+        return factor * after, factor * before
+
+    @staticmethod
+    def jvp(ctx, change_before, change_after):
+        before, after = _Once.apply(*ctx.saved_tensors)
+        return (change_before * after + before * change_after).mean(-1)
+
+
+class _Once(Function):
+    """The identity of two tensors, which marks that a first derivative holds the pair fixed, and so both of them.
+
+    A derivative of either raises, also one in a map that the other alone depends on.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(before, after):
+        return before.view_as(before), after.view_as(after)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         pass
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, *grads):
         raise RuntimeError(_TWICE)
 
     @staticmethod
-    def jvp(ctx, tangent):
+    def jvp(ctx, *tangents):
         raise RuntimeError(_TWICE)
-
-
-def _seen(row: Tensor, pooled: Tensor, finite: Tensor, center: bool) -> Tensor:
-    """A map through a row over its channels: (B, N), zero where the sample is not finite."""
-    seen = torch.bmm(row, pooled).squeeze(1).where(finite, 0.0)
-    return seen - seen.mean(-1, keepdim=True) if center else seen
-
-
-def _push(row: Tensor, tangent: Tensor, finite: Tensor, grid: tuple[int, int] | None, center: bool) -> Tensor:
-    """What :func:`_seen` becomes for a tangent of the map."""
-    seen = torch.bmm(row, positions(tangent)).squeeze(1)
-    seen = seen if grid is None else pool_rows(seen, tangent.shape[2:], grid)
-    seen = seen.where(finite, 0.0)
-    return seen - seen.mean(-1, keepdim=True) if center else seen
-
-
-def _pull_back(row: Tensor, seen: Tensor, shape: torch.Size, grid: tuple[int, int] | None) -> Tensor:
-    """The transpose of :func:`_push`: a matrix of rank one a sample, in the map's shape.
-
-    With centring, rows of length N that sum to zero come in, so that the transpose of the centring changes nothing.
-    """
-    if len(shape) == 3:
-        return seen.unsqueeze(-1) * row
-    if grid is not None:
-        with torch.autocast(seen.device.type, enabled=False):
-            seen = unpool_rows(seen, shape[2:], grid)
-    return (row.mT * seen.unsqueeze(1)).unflatten(2, shape[2:])

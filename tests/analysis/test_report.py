@@ -44,10 +44,8 @@ def test_the_same_function_of_pixels_has_the_same_constants_however_it_normalise
     other.backbone.conv1.weight.data /= 10  # its input is ten times as large
     results = [analyze(model, [data], None, (3, 8, 8), OPTIONS) for model in (one, other)]
     assert results[0]['local'] == pytest.approx(results[1]['local'], rel=1e-4)
-    assert (
-        results[0]['bound'] == pytest.approx(results[1]['bound'], rel=1e-4)
-        and max(results[0]['local']) < results[0]['bound']
-    )
+    assert results[0]['bound'] == pytest.approx(results[1]['bound'], rel=1e-4)
+    assert max(results[0]['local']) < results[0]['bound']
     assert results[0]['robustness'] == results[1]['robustness']
 
 
@@ -77,11 +75,8 @@ def test_nothing_is_left_changed_and_recomputed_activations_are_no_trouble():
     model.backbone.layer2.eval()
     modes = [module.training for module in model.modules()]
     result = analyze(model, [batch()], ['backbone.layer1', 'backbone.layer2'], (3, 8, 8), OPTIONS)
-    assert (
-        min(result['local']) > 0
-        and result['taps'] == ['backbone.layer1', 'backbone.layer2']
-        and result['size'] == [8, 8]
-    )
+    assert min(result['local']) > 0 and result['size'] == [8, 8]
+    assert result['taps'] == ['backbone.layer1', 'backbone.layer2']
     assert [module.training for module in model.modules()] == modes and model.backbone.layer1[0].with_cp
 
 
@@ -116,16 +111,13 @@ def test_classifiers_of_every_kind(change):
             del sample.gt_label
     result = analyze(model, [data], None, (3, 8, 8), OPTIONS)
     assert ('robustness' in result) == (change == 'own class') and len(result['local']) == 2
-    assert (
-        result['of'] == ('last map of the backbone' if change == 'no head' else 'logits')
-        and max(result['local']) < result['bound']
-    )
+    assert result['of'] == ('last map of the backbone' if change == 'no head' else 'logits')
+    assert max(result['local']) < result['bound']
 
 
 def test_a_layer_of_zeros_has_rank_zero():
     model = classifier()
     nn.init.zeros_(model.head.fc.weight)
     result = analyze(model, [batch()], None, (3, 8, 8), OPTIONS)
-    assert result['layers']['head.fc'] == dict(operator_norm=0.0, reshaped_norm=0.0, stable_rank=0.0) and result[
-        'local'
-    ] == [0.0, 0.0]
+    assert result['layers']['head.fc'] == dict(operator_norm=0.0, reshaped_norm=0.0, stable_rank=0.0)
+    assert result['local'] == [0.0, 0.0]

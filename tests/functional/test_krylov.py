@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmlckd.functional.krylov import leading_eigenvector
+from mmlckd.functional.krylov import dominant_row, leading_eigenvector
 
 
 def spd(batch, size, seed=0):
@@ -57,3 +57,36 @@ def test_invariant_subspace_is_no_trouble(scale):
     matrix = scale * torch.outer(direction, direction)[None]
     vector = leading_eigenvector(lambda row: row @ matrix, torch.ones(1, 1, 6), num_iters=5)
     assert torch.allclose(vector.flatten().abs(), direction, atol=1e-5)
+
+
+@pytest.mark.parametrize('scale', [1e-30, 1e-12, 1e12, 1e30])
+def test_the_operators_scale_does_not_matter(scale):
+    """Its values are squared; float32 ends at 1e-38 and 3e38."""
+    matrix, start = spd(3, 12).float(), rows(3, 12).float()
+    plain = leading_eigenvector(lambda row: row @ matrix, start, num_iters=12)
+    scaled = leading_eigenvector(lambda row: scale * (row @ matrix), start, num_iters=12)
+    assert torch.allclose(plain, scaled, atol=1e-5)
+
+
+@pytest.mark.parametrize('dtype, ratio', [(torch.float32, 1e-6), (torch.float64, 1e-12), (torch.float64, 1e-50)])
+def test_a_largest_eigenvalue_far_below_the_norm(dtype, ratio):
+    """[[r, 0], [1, 0]] has norm 1 and the eigenvalues r and 0; the left eigenvector of r is (1, 0)."""
+    matrix = torch.tensor([[[ratio, 0.0], [1.0, 0.0]]], dtype=dtype)
+    assert dominant_row(matrix, together=2)[0, 0].abs().tolist() == pytest.approx([1.0, 0.0])
+
+
+@pytest.mark.parametrize('scale', [0.0, 1e-30, 1e30])
+def test_small_matrices_of_any_scale(scale):
+    values = torch.tensor([0.5, 1.0, 0.9])
+    row = dominant_row(scale * torch.diag(values)[None])
+    assert row[0, 0].tolist() == pytest.approx([0.0, float(scale > 0), 0.0], abs=1e-6)
+
+
+@pytest.mark.parametrize('gap', [1e-2, 1e-4, 1e-6, 1e-8])
+def test_close_eigenvalues_cost_less_than_a_millionth(gap):
+    """2^20 squarings leave exp(-2^21 gap) of the second eigenvector's share; times the gap that is 2e-7 at most."""
+    turn = torch.linalg.qr(torch.randn(50, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
+    values = torch.tensor([1.0, 1.0 - gap, *[0.5] * 6], dtype=torch.float64)
+    matrix = turn @ torch.diag(values) @ turn.mT
+    row = dominant_row(matrix)
+    assert (row @ matrix @ row.mT).flatten().tolist() == pytest.approx([1.0] * 50, abs=1e-6)

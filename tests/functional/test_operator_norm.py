@@ -25,14 +25,9 @@ LAYERS = [
 def explicit(module, shape):
     """The layer as a matrix, column by column; differentiable."""
     size = torch.Size(shape).numel()
-    return (
-        (
-            module(torch.eye(size, dtype=torch.float64).view(size, *shape[1:]))
-            - module(torch.zeros(shape, dtype=torch.float64))
-        )
-        .flatten(1)
-        .T
-    )
+    inputs = torch.eye(size, dtype=torch.float64).view(size, *shape[1:])
+    columns = module(inputs) - module(torch.zeros(shape, dtype=torch.float64))
+    return columns.flatten(1).T
 
 
 @pytest.mark.parametrize('make, shape', LAYERS)
@@ -96,15 +91,15 @@ def test_warm_start_converges_over_calls():
 def test_convergence_takes_the_memory_of_ten_iterations(monkeypatch):
     module, shape = nn.Conv2d(4, 8, 3, padding=1).double(), (1, 4, 10, 10)
     truth = torch.linalg.matrix_norm(explicit(module, shape), 2).item()
-    assert operator_norm(module, shape, 10).item() < truth * (
-        1 - 2e-4
-    )  # its top singular values crowd: ten are not enough
+    # its top singular values crowd: ten iterations are not enough
+    assert operator_norm(module, shape, 10).item() < truth * (1 - 2e-4)
     steps = []
-    monkeypatch.setitem(
-        operator_norm.__globals__,
-        'leading_eigenvector',
-        lambda operator, start, num_iters: steps.append(num_iters) or leading_eigenvector(operator, start, num_iters),
-    )
+
+    def counted(operator, start, num_iters):
+        steps.append(num_iters)
+        return leading_eigenvector(operator, start, num_iters)
+
+    monkeypatch.setitem(operator_norm.__globals__, 'leading_eigenvector', counted)
     vector = torch.zeros(shape, dtype=torch.float64)
     assert truth * (1 - 1e-4) < operator_norm(module, shape, None, vector).item() <= truth * (1 + 1e-9)
     assert max(steps) == 10 and len(steps) > 1  # the basis holds as many inputs as it has steps

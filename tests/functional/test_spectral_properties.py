@@ -28,8 +28,8 @@ def noise(batch, channels, height, width, seed, dtype=torch.float32):
 @pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 @pytest.mark.parametrize('size', [(3, 4), (4, 4), (6, 6)])
 def test_iterations_beyond_the_rank_do_no_harm(size, dtype, tolerance):
-    """Centred maps of N positions have rank N - 1 at most: with N + 4 iterations the last ones are rounding noise."""
-    for seed in range(6):  # the noise is harmful in a few draws of a hundred, if it is let in
+    """Centred maps of N positions have rank N - 1 at most: the last of N + 4 iterations are rounding noise."""
+    for seed in range(6):  # without the floor in the iteration, the noise does harm in a few draws of a hundred
         feats = [noise(8, 512, *size, 2 * seed + side, dtype) for side in (0, 1)]
         value = transmitting_norm(*feats, num_iters=size[0] * size[1] + 4, center=True)
         assert torch.allclose(value.double(), exact(*feats, center=True), rtol=tolerance)
@@ -82,9 +82,7 @@ def test_a_sample_that_is_not_a_number_stays_alone(center):
 
 
 def test_both_directions_agree():
-    """M of the swapped pair is the transpose, with the same norm; 40 iterations are more than its rank of 24, so both
-    are exact.
-    """
+    """M of the swapped pair is the transpose, with the same norm. Its rank is 24, so both are exact."""
     feats = [noise(3, channels, 8, 8, channels) for channels in (24, 40)]
     forth, back = transmitting_norm(*feats, num_iters=40), transmitting_norm(*feats[::-1], num_iters=40)
     assert torch.allclose(forth, back, rtol=1e-5)

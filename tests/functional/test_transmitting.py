@@ -11,10 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmlckd.functional import transmitting_norm
 
-FEW, MANY = (
-    ((2, 48, 4, 4), (2, 64, 4, 4)),
-    ((2, 6, 8, 8), (2, 5, 8, 8)),
-)  # N = 16 < 48*64/112 = 27: Gram; N = 64 > 30/11: M itself
+FEW = ((2, 48, 4, 4), (2, 64, 4, 4))  # 16 positions and more channels: Gram matrices over positions
+MANY = ((2, 6, 8, 8), (2, 5, 8, 8))  # 64 positions and fewer channels: M itself
 SIZES = [
     FEW,
     MANY,
@@ -66,24 +64,23 @@ def test_value_and_gradient_of_the_svd(sizes, center):
 
 @pytest.mark.parametrize('sizes', [FEW, MANY], ids=['gram', 'explicit'])
 def test_single_precision_at_the_default_iterations(sizes):
-    ours, truth = (
-        pair(sizes, torch.float32),
-        [feat.double().detach().requires_grad_() for feat in pair(sizes, torch.float32)],
-    )
+    ours = pair(sizes, torch.float32)
+    truth = [feat.double().detach().requires_grad_() for feat in ours]
     value, expected = transmitting_norm(*ours), exact(*truth)
     assert torch.allclose(value.double(), expected, rtol=1e-5)
-    mine, theirs = (
-        torch.cat([grad.flatten().double() for grad in torch.autograd.grad(result.sum(), feats)])
-        for result, feats in ((value, ours), (expected, truth))
-    )
-    assert F.cosine_similarity(mine, theirs, dim=0) >= 0.9999
+    gradients = []
+    for result, feats in ((value, ours), (expected, truth)):
+        parts = torch.autograd.grad(result.sum(), feats)
+        gradients.append(torch.cat([part.flatten().double() for part in parts]))
+    assert F.cosine_similarity(*gradients, dim=0) >= 0.9999
 
 
 @pytest.mark.parametrize('sizes', [((2, 64, 28, 28), (2, 128, 14, 14)), ((2, 256, 14, 14), (2, 512, 7, 7))])
 @pytest.mark.parametrize('num_iters, tolerance', [(10, 0.1), (30, 1e-4)])
 def test_independent_noise_is_the_hardest_case(sizes, num_iters, tolerance):
-    """Singular values crowd at the top, so ten products do not settle the vector; measured over many draws up to 7e-2,
-    and 2e-6 with 30.
+    """Singular values crowd at the top, so ten products do not settle the vector.
+
+    Measured over many draws, the error was up to 7e-2, and 2e-6 with 30 products.
     """
     feats = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed, shape in enumerate(sizes)]
     expected = exact(*(feat.double() for feat in feats))
@@ -127,14 +124,12 @@ def test_centring_forgets_an_offset():
 )
 def test_centring_far_from_zero(channels, positions):
     torch.manual_seed(0)
-    base = torch.randn(
-        4, 8, positions, positions, dtype=torch.float64
-    )  # eight patterns under all channels, as in networks' features
-    maps = [
-        torch.einsum('ck,bkhw->bchw', torch.randn(count, 8, dtype=torch.float64), base)
-        + 1000 * torch.randn(count, 1, 1, dtype=torch.float64)
-        for count in channels
-    ]
+    # eight patterns under all channels, as in networks' features
+    base = torch.randn(4, 8, positions, positions, dtype=torch.float64)
+    maps = []
+    for count in channels:
+        mixed = torch.einsum('ck,bkhw->bchw', torch.randn(count, 8, dtype=torch.float64), base)
+        maps.append(mixed + 1000 * torch.randn(count, 1, 1, dtype=torch.float64))
     exact = transmitting_norm(*maps, center=True)
     # rounding to 24 bits at a mean of some 1000 / sqrt(8) standard deviations: 6e-8 * 350 a number, averaged over many
     assert torch.allclose(transmitting_norm(*(feat.float() for feat in maps), center=True).double(), exact, rtol=2e-4)
@@ -160,12 +155,10 @@ def test_scaling_law(a, b, center):
 @settings(max_examples=150, deadline=None)
 def test_always_finite_and_attached(batch, channels, sizes, scales, center, constant, seed):
     torch.manual_seed(seed)
-    feats = [
-        scale * (torch.ones if constant else torch.randn)(batch, channel, size, size)
-        for channel, size, scale in zip(channels, sizes, scales)
-    ]
-    for feat in feats:
-        feat.requires_grad_()
+    draw = torch.ones if constant else torch.randn
+    feats = []
+    for channel, size, scale in zip(channels, sizes, scales):
+        feats.append((scale * draw(batch, channel, size, size)).requires_grad_())
     value = transmitting_norm(*feats, center=center)
     grads = torch.autograd.grad(value.sum(), feats)
     assert value.isfinite().all() and (value >= 0).all()
@@ -197,11 +190,10 @@ def test_tokens_and_maps_with_as_many_positions_meet():
 @pytest.mark.parametrize('layout', ['channels_last', 'transposed'])
 def test_memory_layout_does_not_matter(layout):
     feat_in, feat_out = (feat.detach() for feat in pair(SIZES[2]))
-    other = (
-        feat_in.contiguous(memory_format=torch.channels_last)
-        if layout == 'channels_last'
-        else feat_in.mT.contiguous().mT
-    )
+    if layout == 'channels_last':
+        other = feat_in.contiguous(memory_format=torch.channels_last)
+    else:
+        other = feat_in.mT.contiguous().mT
     assert torch.allclose(transmitting_norm(other, feat_out), transmitting_norm(feat_in, feat_out), rtol=1e-12)
 
 
@@ -225,18 +217,15 @@ def test_nothing_of_the_size_of_the_channels_squared_is_built():
 
         def __torch_dispatch__(self, function, types, args=(), kwargs=None):
             out = function(*args, **(kwargs or {}))
-            self.size = max(
-                [
-                    self.size,
-                    *(x.numel() for x in (out if isinstance(out, (tuple, list)) else [out]) if torch.is_tensor(x)),
-                ]
-            )
+            for result in out if isinstance(out, (tuple, list)) else [out]:
+                if torch.is_tensor(result):
+                    self.size = max(self.size, result.numel())
             return out
 
     feats = [torch.randn(1, 2048, 2, 2), torch.randn(1, 4096, 2, 2)]
     with Largest() as largest:
         transmitting_norm(*feats)
-    # the Krylov bases hold 10 rows of 4,096 numbers; M would have 8,388,608
+    # the maps have 4 positions and at most 4,096 channels; M would have 8,388,608 numbers
     assert largest.size <= 10 * 4096
 
 

@@ -44,7 +44,7 @@ def test_a_teacher_in_any_form_is_analysed(spec, weights):
     config.model.teacher = spec
     networks = load_networks(config, student, teacher=teacher)
     assert list(networks) == ['student', 'teacher']
-    assert networks['teacher'].checkpoint == teacher and networks['teacher'].taps == config.model.taps
+    assert networks['teacher'].checkpoint == str(teacher) and networks['teacher'].taps == config.model.taps
     saved = torch.load(teacher)['state_dict']['backbone.conv1.weight']
     assert torch.equal(networks['teacher'].model.backbone.conv1.weight, saved)
     assert networks['teacher'].model.backbone.bn.track_running_stats  # the analysis is of evaluation mode

@@ -60,10 +60,14 @@ def study_tables(name: str) -> str:
     units = 'Results are in %.'
     if 'local constant' in records[0]:
         units = 'Results are in %, noise and FGSM in pixel values, local constants in logits per pixel value.'
-    note = (
-        f'Mean ± standard deviation over seeds {seeds}. {units} Differences are paired by seed, with 95 % intervals. '
-        f'p: paired t tests, adjusted for all {tests} of the table (Holm). Best: the best method with the term against '
-        f'the best without it, both chosen in validation. Aims for the best: {"; ".join(verdicts(records))}. '
+    note = f'Mean ± standard deviation over seeds {seeds}. {units} '
+    if tests:
+        note += (
+            f'Differences are paired by seed, with 95 % intervals. p: paired t tests, adjusted for all {tests} of the table '
+            '(Holm). Best: the best method with the term against the best without it, both chosen in validation. Aims for '
+            f'the best: {"; ".join(verdicts(records))}. '
+        )
+    note += (
         f'torch {records[0]["versions"]["torch"]}, {records[0]["machine"]}, commit {records[0]["commit"]}, '
         f'{hours:.1f} hours of one core.'
     )

@@ -159,8 +159,9 @@ def _small_form(feat_out: Tensor) -> type[_Matrix | _Gram]:
 
 
 def _cheapest_form(feat_in: Tensor, feat_out: Tensor, num_iters: int) -> type[_Maps]:
-    sizes = feat_in.shape[1], *feat_out.shape[1:]
-    return min((_Matrix, _Gram, _Maps), key=lambda form: form.cost(*sizes, num_iters))
+    channels_in, channels_out, positions = feat_in.shape[1], feat_out.shape[1], feat_out.shape[2]
+    forms: tuple[type[_Maps], ...] = (_Matrix, _Gram, _Maps)
+    return min(forms, key=lambda form: form.cost(channels_in, channels_out, positions, num_iters))
 
 
 def _size(feat: Tensor, mean: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:

@@ -63,9 +63,9 @@ def study_tables(name: str) -> str:
     note = f'Mean ± standard deviation over seeds {seeds}. {units} '
     if tests:
         note += (
-            f'Differences are paired by seed, with 95 % intervals. p: paired t tests, adjusted for all {tests} of the table '
-            '(Holm). Best: the best method with the term against the best without it, both chosen in validation. Aims for '
-            f'the best: {"; ".join(verdicts(records))}. '
+            f'Differences are paired by seed, with 95 % intervals. p: paired t tests, adjusted for all {tests} of the '
+            'table (Holm). Best: the best method with the term against the best without it, both chosen in validation. '
+            f'Aims for the best: {"; ".join(verdicts(records))}. '
         )
     note += (
         f'torch {records[0]["versions"]["torch"]}, {records[0]["machine"]}, commit {records[0]["commit"]}, '

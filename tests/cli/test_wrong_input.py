@@ -73,7 +73,7 @@ OPTIONS = [
         "teacher has the fields ['checkpoint', 'config', 'norm_stats', 'weights']: give config or model",
     ),
     ('norm_stats', 'model.teacher.norm_stats=frozen', "teacher.norm_stats is 'frozen': choose 'running' or 'batch'"),
-    ('input_shape of one number', 'model.input_shape=[3]', "the student's dry run on an input of (3,) failed"),
+    ('input_shape of one number', 'model.input_shape=[3]', 'input_shape is [3]: give (C, H, W) of an input that both'),
     (
         'input_shape with other channels',
         'model.input_shape=[5,28,28]',

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from . import views  # noqa: F401
 from .distillation import Distillation
 from .frozen_teacher import FrozenTeacher
 from .lipschitz_distiller import LipschitzDistiller, entries_of

@@ -120,7 +120,8 @@ class LossEntry:
 
     def targets(self, teacher_feats: Sequence[Tensor], data_samples: Sequence | None) -> Any:
         if isinstance(self.loss, DistillationLoss):
-            return self.loss.targets(teacher_feats, data_samples)
+            # The labels are those of the first view: a loss that reads them cannot look at the second.
+            return self.loss.targets(teacher_feats, data_samples if self.views == 'first' else None)
         return teacher_feats
 
     def compare(self, student_feats: Sequence[Tensor], targets: Any) -> Tensor:

@@ -93,7 +93,8 @@ class DistillationLoss(nn.Module):
 
         Args:
             teacher_feats: The teacher's maps, without gradient, in the precision the teacher ran in.
-            data_samples: The batch's samples, for losses that look at labels. None where there are none.
+            data_samples: The batch's samples, for losses that look at labels. None where there are none, and where the
+                entry looks at a second view, whose labels nobody knows.
 
         Returns:
             Anything; :meth:`compare` gets it as it is, once, and may overwrite it.

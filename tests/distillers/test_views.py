@@ -187,3 +187,10 @@ def test_a_connectors_bias_cancels(classification):
 def test_wrong_fields_are_named(classification, arguments, message):
     with pytest.raises(ValueError, match=message):
         build(classification, **{'taps': ['head.fc'], **arguments})
+
+
+@pytest.mark.parametrize('views', ['second', 'both'])
+def test_a_loss_of_labels_cannot_look_at_the_second_view(classification, views):
+    model = build(classification, dict(dkd=dict(type='mmlckd.DKDLoss', views=views)), taps=['head.fc']).eval()
+    with pytest.raises(ValueError, match='take LogitsKDLoss, which needs no labels'):
+        step(model, classification)

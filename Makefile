@@ -1,6 +1,6 @@
 # make demo    the whole story on data that a package ships: teacher, student alone, guided student, table and figure
 #              (TASK=detection and TASK=segmentation do the same on digit scenes; detection needs mmcv's operators)
-# make quick   the tests that start no processes and need no compiled operators, about a minute on two cores
+# make quick   the tests that start no processes and need no compiled operators, a minute and a half on two cores
 # make test    all tests, less than 15 minutes on two cores (compiles mmcv's operators once, 10 to 15 minutes)
 # make nightly thousands of hostile numbers, 20 killed trainings, a training of 3,000 iterations (hours)
 # make lint    ruff and mypy
@@ -26,7 +26,7 @@ demo: $(if $(filter detection,$(TASK)),$(OPS),$(INSTALLED))
 	$(BIN)/python tools/demo.py --task $(TASK)
 
 quick: $(INSTALLED)
-	$(PYTEST) -m 'not process and not ops and not slow' $(PYTEST_ARGS)
+	$(PYTEST) --dist worksteal -m 'not process and not ops and not slow' $(PYTEST_ARGS)
 
 test: $(OPS)
 	$(PYTEST) $(PYTEST_ARGS)

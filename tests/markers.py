@@ -2,7 +2,7 @@
 
 - ``process``: the test, its fixtures or a helper of its module calls ``conftest.run``, or names ``subprocess`` or
   ``multiprocessing``.
-- ``ops``: the test or a helper of its module names mmdet, or one of its parameters is a detector's name.
+- ``ops``: the test, or a helper, fixture, table row or parameter of it, names mmdet or a detector.
 - ``slow``: its file goes through all recipes. Other slow tests have the marker written above them.
 """
 
@@ -13,7 +13,7 @@ import inspect
 import multiprocessing
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, ValuesView
 from types import CodeType
 
 import pytest
@@ -28,11 +28,27 @@ def add_markers(item: pytest.Function, run: Callable) -> None:
     starters = (run, subprocess, multiprocessing)
     if any(value is starter for value in values(item.function, *fixtures) for starter in starters):
         item.add_marker(pytest.mark.process)
-    parameters = item.callspec.params.values() if hasattr(item, 'callspec') else ()
-    if any(DETECTORS.search(word) for word in (*map(str, parameters), *words(item.function))):
+    parameters = list(item.callspec.params.values()) if hasattr(item, 'callspec') else []
+    named = [row for name in parameters for row in rows(item.function, name)]
+    own = [function for function in fixtures if function.__module__ == item.function.__module__]
+    found = [*map(str, parameters), *words(item.function, *own, *functions_in([*parameters, *named]))]
+    if any(DETECTORS.search(word) for word in found):
         item.add_marker(pytest.mark.ops)
     if item.path.name in ALL_RECIPES:
         item.add_marker(pytest.mark.slow)
+
+
+def rows(function: Callable, name: object) -> list[object]:
+    """What a parameter names in the tables, global dicts, that a test reads."""
+    tables = [value for value in values(function) if isinstance(value, dict)] if isinstance(name, str) else []
+    return [table[name] for table in tables if name in table]
+
+
+def functions_in(parameters: list[object]) -> Iterator[Callable]:
+    """The functions among parameters, and in those that are tuples, lists or dicts."""
+    for parameter in parameters:
+        parts = parameter.values() if isinstance(parameter, dict) else parameter
+        yield from filter(inspect.isfunction, parts if isinstance(parts, (tuple, list, ValuesView)) else [parts])
 
 
 def values(*functions: Callable) -> Iterator[object]:
@@ -52,10 +68,11 @@ def values(*functions: Callable) -> Iterator[object]:
                 yield value
 
 
-def words(function: Callable) -> Iterator[str]:
-    """Names, modules and strings in a test and in the helpers that it reaches in its module."""
-    for value in values(function):
-        if inspect.isfunction(value) and value.__module__ == function.__module__:
+def words(*functions: Callable) -> Iterator[str]:
+    """Names, modules and strings in these functions, and in the helpers that they reach in their modules."""
+    modules = {function.__module__ for function in functions}
+    for value in values(*functions):
+        if inspect.isfunction(value) and value.__module__ in modules:
             for code in codes(value):
                 yield from code.co_names
                 yield from (constant for constant in code.co_consts if isinstance(constant, str))

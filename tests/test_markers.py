@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from conftest import run
-from markers import values, words
+from markers import functions_in, rows, values, words
 
 
 def direct():
@@ -34,6 +34,13 @@ def detector_in_a_string():
     return dict(config='mmdet::_base_/models/faster-rcnn_r50_fpn.py')
 
 
+TABLE = {'a detector': (lambda: detector(), 1), 'a classifier': (lambda: plain(), 2)}
+
+
+def table():
+    return TABLE
+
+
 def plain():
     return sorted('abc')
 
@@ -51,6 +58,11 @@ def test_what_starts_processes_is_found(function, starter):
 )
 def test_what_needs_a_detector_is_found(function, named):
     assert any('mmdet' in word for word in words(function)) == named
+
+
+@pytest.mark.parametrize('name, named', [('a detector', True), ('a classifier', False), ('no row', False), (3, False)])
+def test_what_a_parameter_names_in_a_table_is_found(name, named):
+    assert any('mmdet' in word for word in words(*functions_in(rows(table, name)))) == named
 
 
 def test_this_suite_marks_its_own(request):

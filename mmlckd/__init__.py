@@ -10,7 +10,7 @@ from mmengine.utils import digit_version
 from .version import __version__
 
 # torch 2.6 is the first whose safe loader takes this package's allow-list; mmcv 2.3 does not compile against 2.11.
-_SUPPORTED = ((torch, '2.6.0', '2.11.0'), (mmengine, '0.10.0', '1.0.0'), (mmcv, '2.0.0', '3.0.0'))
+_SUPPORTED = ((torch, '2.0.0', '2.11.0'), (mmengine, '0.10.0', '1.0.0'), (mmcv, '2.0.0', '3.0.0'))
 
 
 def _check_versions(supported=_SUPPORTED) -> None:

@@ -1,11 +1,17 @@
-"""What differs between the versions of torch that are supported. Each function says which version brings its own."""
+"""What differs between the supported versions of torch. Each function says which version brings torch's own."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from mmengine.utils import digit_version
+from torch import nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 try:
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -17,7 +23,14 @@ try:
 except ImportError:  # before torch 2.1
     from torch._dynamo import disable as not_compiled
 
-__all__ = ['autocast_is_on', 'not_compiled', 'plain_attention']
+__all__ = [
+    'autocast_is_on',
+    'before_loading',
+    'before_steps',
+    'compiled_since_2_6',
+    'not_compiled',
+    'plain_attention',
+]
 
 
 def autocast_is_on(device_type: str) -> bool:
@@ -39,3 +52,39 @@ def plain_attention() -> contextlib.AbstractContextManager[Any]:
     if sdpa_kernel is None:
         return torch.backends.cuda.sdp_kernel(enable_flash=False, enable_math=True, enable_mem_efficient=False)
     return sdpa_kernel(SDPBackend.MATH)
+
+
+def compiled_since_2_6(function: Callable) -> Callable:
+    """Let ``torch.compile`` pass over a function, as if it were not asked to, where torch is older than 2.6.
+
+    torch 2.1 traces neither ``super()`` in a class that is made at run time nor dicts whose keys are objects. 2.6 is
+    the oldest version that was tried and does. The function must not be what is compiled: torch looks inside that.
+    """
+    return function if digit_version(torch.__version__) >= digit_version('2.6') else not_compiled(function)
+
+
+def before_loading(module: nn.Module, hook: Callable[..., None]) -> RemovableHandle:
+    """Call ``hook(state_dict, prefix, ...)`` whenever a state dict is loaded into a module.
+
+    torch 2.5 makes ``register_load_state_dict_pre_hook`` public, and hands it the module too.
+    """
+    return module._register_load_state_dict_pre_hook(hook)
+
+
+def before_steps(optimizer: Optimizer, hook: Callable[[], None]) -> Callable[[], None]:
+    """Call ``hook()`` before each step of an optimizer; what is returned ends that.
+
+    Optimizers have ``register_step_pre_hook``, but torch 2.1 no longer calls it once anything is compiled.
+    """
+    step = optimizer.step
+
+    @functools.wraps(step)  # MMEngine's schedulers leave a mark on the method, and look for it
+    def hooked(*args, **kwargs):
+        hook()
+        return step(*args, **kwargs)
+
+    def end() -> None:
+        optimizer.step = step  # type: ignore[method-assign]
+
+    optimizer.step = hooked  # type: ignore[method-assign]
+    return end

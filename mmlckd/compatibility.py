@@ -27,7 +27,7 @@ __all__ = [
     'autocast_is_on',
     'before_loading',
     'before_steps',
-    'compiled_since_2_6',
+    'compiled_since_2_10',
     'not_compiled',
     'plain_attention',
 ]
@@ -54,13 +54,14 @@ def plain_attention() -> contextlib.AbstractContextManager[Any]:
     return sdpa_kernel(SDPBackend.MATH)
 
 
-def compiled_since_2_6(function: Callable) -> Callable:
-    """Let ``torch.compile`` pass over a function, as if it were not asked to, where torch is older than 2.6.
+def compiled_since_2_10(function: Callable) -> Callable:
+    """Let ``torch.compile`` pass over a function, where torch is older than 2.10.
 
-    torch 2.1 traces neither ``super()`` in a class that is made at run time nor dicts whose keys are objects. 2.6 is
-    the oldest version that was tried and does. The function must not be what is compiled: torch looks inside that.
+    torch 2.1 cannot trace ``super()`` in a class that is made at run time; neither 2.1 nor 2.6 can trace dicts whose
+    keys are objects. 2.10 is the next version that was tried, and can. The function must not itself be given to
+    ``torch.compile``, which takes it apart then.
     """
-    return function if digit_version(torch.__version__) >= digit_version('2.6') else not_compiled(function)
+    return function if digit_version(torch.__version__) >= digit_version('2.10') else not_compiled(function)
 
 
 def before_loading(module: nn.Module, hook: Callable[..., None]) -> RemovableHandle:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from mmlckd.checkpoints import install_safe_loader
-from mmlckd.compatibility import compiled_since_2_6
+from mmlckd.compatibility import compiled_since_2_10
 from mmlckd.registry import MODELS
 
 from .distillation import Distillation
@@ -97,7 +97,7 @@ class LipschitzDistiller(nn.Module):
         """The student's forward; in mode 'loss' with the distillation losses beside the student's."""
         return self._forward_distilled(inputs, data_samples, mode, **kwargs)
 
-    @compiled_since_2_6
+    @compiled_since_2_10
     def _forward_distilled(self, inputs: Tensor, data_samples: list | None, mode: str, **kwargs) -> Any:
         if mode != 'loss':
             return super().forward(inputs, data_samples, mode=mode, **kwargs)

@@ -313,6 +313,7 @@ def test_lines_have_120_columns_where_tables_allow(page):
 # Tables and the reference
 
 
+@pytest.mark.ops  # it builds the students of all recipes
 def test_tables_are_those_of_the_records():
     """And those of the recipes, and the metafile, are the configs' too."""
     for path, text in page_tables.written().items():

@@ -53,6 +53,9 @@ CASES = {  # a command, as a pattern: how it runs here, or where the test of wha
     r'make .*': MAKE,
     r'pip install -e \.': PIP,
     r'python tools/prepare_digits\.py': CLONE,
+    r'python tests/checkpoints/other_stack\.py': (
+        'tests/checkpoints/test_other_stacks.py::test_what_is_read_is_what_would_be_written_here'
+    ),
     rf'python tools/(train|test|analyze_lipschitz)\.py {DEMO}.*': CLONE,
     r'python tools/export_student\.py .*': CLONE,
     r'python tools/study\.py --preset \w+': STUDY,

@@ -40,7 +40,7 @@ test: $(OPS)
 
 test-upstream: export PATH := $(UPSTREAM_BIN):$(PATH)
 test-upstream: $(if $(WITH_OPS),$(UPSTREAM_OPS),$(UPSTREAM_INSTALLED))
-	$(UPSTREAM_BIN)/python -m pytest $(PYTEST_OPTIONS) $(if $(WITH_OPS),,-m 'not ops') $(PYTEST_ARGS)
+	$(UPSTREAM_BIN)/python -m pytest $(PYTEST_OPTIONS) --ignore tests/test_docs.py $(if $(WITH_OPS),,-m 'not ops') $(PYTEST_ARGS)
 
 nightly: $(OPS)
 	$(BIN)/python -m pytest --hypothesis-profile nightly tests/losses tests/functional

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import torch
 from mmengine.utils import digit_version
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
-
-try:
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-except ImportError:  # before torch 2.3
-    SDPBackend = sdpa_kernel = None
 
 try:
     from torch.compiler import disable as not_compiled
@@ -44,14 +38,20 @@ def autocast_is_on(device_type: str) -> bool:
         return torch.is_autocast_cpu_enabled() if device_type == 'cpu' else torch.is_autocast_enabled()
 
 
-def plain_attention() -> contextlib.AbstractContextManager[Any]:
+@contextlib.contextmanager
+def plain_attention() -> Iterator[None]:
     """A context in which attention runs as two matrix products and a softmax, which have every derivative.
 
     torch 2.3 brings ``torch.nn.attention.sdpa_kernel``.
     """
-    if sdpa_kernel is None:
-        return torch.backends.cuda.sdp_kernel(enable_flash=False, enable_math=True, enable_mem_efficient=False)
-    return sdpa_kernel(SDPBackend.MATH)
+    try:
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+    except ImportError:
+        context = torch.backends.cuda.sdp_kernel(enable_flash=False, enable_math=True, enable_mem_efficient=False)
+    else:
+        context = sdpa_kernel(SDPBackend.MATH)
+    with context:
+        yield
 
 
 def compiled_since_2_10(function: Callable) -> Callable:

@@ -33,7 +33,7 @@ def is_upstream() -> bool:
 
 
 DETECTORS = re.compile('mmdet|detection|rcnn|retinanet')
-SEGMENTORS = re.compile('mmseg|segment|deeplab|upernet')
+SEGMENTORS = re.compile(r'mmcv\.ops|mmseg|segment|deeplab|upernet')
 NEED_OPERATORS = [DETECTORS, SEGMENTORS] if is_upstream() else [DETECTORS]
 
 

@@ -22,7 +22,7 @@ setup(
     long_description=(ROOT / 'README.md').read_text(),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    python_requires='>=3.10',
+    python_requires='>=3.9',
     packages=find_packages(include=['mmlckd', 'mmlckd.*']),
     package_data={'mmlckd': ['py.typed']},  # type checkers read the annotations
     # torch and the OpenMMLab packages are extras: an environment that has them, under either name, is left as it is

@@ -53,6 +53,9 @@ CASES = {  # a command, as a pattern: how it runs here, or where the test of wha
     r'make .*': MAKE,
     r'pip install -e \.': PIP,
     r'python tools/prepare_digits\.py': CLONE,
+    r'python tests/checkpoints/other_stack\.py': (
+        'tests/checkpoints/test_other_stacks.py::test_what_is_read_is_what_would_be_written_here'
+    ),
     rf'python tools/(train|test|analyze_lipschitz)\.py {DEMO}.*': CLONE,
     r'python tools/export_student\.py .*': CLONE,
     r'python tools/study\.py --preset \w+': STUDY,
@@ -313,6 +316,7 @@ def test_lines_have_120_columns_where_tables_allow(page):
 # Tables and the reference
 
 
+@pytest.mark.ops  # it builds the students of all recipes
 def test_tables_are_those_of_the_records():
     """And those of the recipes, and the metafile, are the configs' too."""
     for path, text in page_tables.written().items():

@@ -10,6 +10,7 @@ from conftest import ROOT
 LAYERS = [
     'version',
     'switches',
+    'compatibility',
     'validation',
     'registry',
     'config',

@@ -83,15 +83,21 @@ def _local_datasets(config: Config, loaders: Sequence[str]) -> list[tuple[str, d
     return [(field, dataset) for field, dataset in found if not dataset.get('backend_args')]
 
 
+# What imports mmcv's operators. OneDL's mmseg does without, unless a model needs them.
+_IMPORTING_OPERATORS = dict(mmdet='mmcv._ext', mmseg='mmseg.utils')
+
+
 def _check_operators(config: Config) -> None:
+    host: str | None = 'a class of this config'
     try:
-        if host_of(config) == 'mmdet':
-            import_module('mmcv._ext')
+        host = host_of(config)
+        if host in _IMPORTING_OPERATORS:
+            import_module(_IMPORTING_OPERATORS[host])
     except ImportError as error:  # also where a config names mmdet's classes themselves
         if 'mmcv._ext' not in str(error):
             raise
         raise ImportError(
-            "mmdet needs mmcv's compiled operators, and this environment's mmcv was built without them: run "
+            f"{host} needs mmcv's compiled operators, and this environment's mmcv was built without them: run "
             '`python tools/install_mmcv.py` (10 to 15 minutes on two cores, once)'
         ) from error
 

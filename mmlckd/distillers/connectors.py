@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
+
+from mmlckd.compatibility import autocast_is_on
 
 
 class Connector(nn.Sequential):
@@ -21,4 +22,4 @@ class Connector(nn.Sequential):
         nn.init.normal_(self[0].weight, 0.0, math.sqrt(2.0 / out_channels))
 
     def forward(self, feat: Tensor) -> Tensor:
-        return super().forward(feat if torch.is_autocast_enabled(feat.device.type) else feat.to(self[0].weight.dtype))
+        return super().forward(feat if autocast_is_on(feat.device.type) else feat.to(self[0].weight.dtype))

@@ -209,8 +209,8 @@ class Distillation(nn.Module):
         twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return twin
 
-    def _apply(self, fn: Callable, recurse: bool = True) -> Distillation:
-        super()._apply(fn, recurse)
+    def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> Distillation:
+        super()._apply(fn, *args, **kwargs)  # torch 2.1 and later have a second argument
         for teacher in self.teachers.values():
             teacher.model._apply(fn)
         return self

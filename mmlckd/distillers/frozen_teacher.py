@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from mmlckd.checkpoints import load_weights
+from mmlckd.compatibility import before_loading
 from mmlckd.config import bare_model, find_file, read_config
 from mmlckd.registry import MODELS
 from mmlckd.taps import DryRun, FeatureTap, ForwardFailed, InputAdapter, Tap, dry_run, host_of, input_shapes
@@ -107,7 +108,7 @@ class FrozenTeacher:
             if hasattr(self.model, 'init_weights'):
                 self.model.init_weights()
         else:
-            handle = self.model.register_load_state_dict_pre_hook(self._refuse_integers)
+            handle = before_loading(self.model, self._refuse_integers)
             try:
                 load_weights(self.model, str(find_file(self.checkpoint) or self.checkpoint))
             finally:
@@ -118,8 +119,8 @@ class FrozenTeacher:
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._loaded = True
 
-    def _refuse_integers(self, model: nn.Module, weights: dict[str, Tensor], *args) -> None:
-        for name, own in model.state_dict().items():
+    def _refuse_integers(self, weights: dict[str, Tensor], *args) -> None:
+        for name, own in self.model.state_dict().items():
             given = weights.get(name, own)
             if own.is_floating_point() and not given.is_floating_point():
                 raise ValueError(
@@ -206,4 +207,6 @@ class FrozenTeacher:
     def _autocast(self, device: str) -> AbstractContextManager:
         if self.precision is None:
             return nullcontext()
-        return torch.autocast(device, PRECISIONS[self.precision], enabled=self.precision != 'fp32')
+        if self.precision == 'fp32':
+            return torch.autocast(device, enabled=False)
+        return torch.autocast(device, PRECISIONS[self.precision])

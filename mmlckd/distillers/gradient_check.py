@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 
+from mmlckd.compatibility import not_compiled
 from mmlckd.taps import FeatureTap, Tap
 
 from .loss_entry import LossEntry
@@ -17,7 +17,7 @@ from .loss_entry import LossEntry
 SWITCHES = ('with_cp', 'with_checkpoint', 'use_checkpoint', 'grad_checkpointing', 'gradient_checkpointing')
 
 
-@torch.compiler.disable  # the graph of a compiled region is only there outside of it
+@not_compiled  # the graph of a compiled region is only there outside of it
 def check_gradients(entries: Sequence[LossEntry], student_feats: FeatureTap) -> None:
     """See that every loss has a student map that carries gradient to a trainable weight of the student.
 

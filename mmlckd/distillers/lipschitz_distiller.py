@@ -11,6 +11,7 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from mmlckd.checkpoints import install_safe_loader
+from mmlckd.compatibility import compiled_since_2_10
 from mmlckd.registry import MODELS
 
 from .distillation import Distillation
@@ -94,6 +95,10 @@ class LipschitzDistiller(nn.Module):
 
     def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor', **kwargs) -> Any:
         """The student's forward; in mode 'loss' with the distillation losses beside the student's."""
+        return self._forward_distilled(inputs, data_samples, mode, **kwargs)
+
+    @compiled_since_2_10
+    def _forward_distilled(self, inputs: Tensor, data_samples: list | None, mode: str, **kwargs) -> Any:
         if mode != 'loss':
             return super().forward(inputs, data_samples, mode=mode, **kwargs)
         views = self.distiller.views_of(inputs, data_samples)

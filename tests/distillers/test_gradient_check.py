@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from conftest import STAGES
+from conftest import COMPILES, STAGES
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from short_run import distillation
@@ -212,6 +212,7 @@ def test_accumulation_and_mixed_precision():
             step(distil(frozen('first'), ['first']), wrapper)
 
 
+@COMPILES
 @pytest.mark.parametrize('backend', ['eager', 'aot_eager'])
 @pytest.mark.parametrize('target', ['forward', 'train_step'])
 def test_compiled_steps(backend, target):

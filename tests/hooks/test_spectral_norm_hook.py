@@ -157,7 +157,11 @@ def parametrised(make, layer):
 @pytest.mark.parametrize(
     'make',
     [
-        lambda: parametrised(nn.utils.parametrizations.weight_norm, nn.Conv2d(2, 4, 3, stride=2, padding=1)),
+        # torch 2.0 has the other weight norm only
+        lambda: parametrised(
+            getattr(nn.utils.parametrizations, 'weight_norm', nn.utils.weight_norm),
+            nn.Conv2d(2, 4, 3, stride=2, padding=1),
+        ),
         lambda: parametrised(nn.utils.spectral_norm, nn.Conv2d(2, 4, 3, stride=2, padding=1)),
         lambda: build_conv_layer(dict(type='ConvWS'), 2, 4, 3, stride=2, padding=1),
     ],

@@ -67,7 +67,9 @@ class LayerDecay(DefaultOptimWrapperConstructor):
 def weights(run):
     state = run.model.state_dict()
     optimizer = run.optim_wrapper.state_dict()
-    return [*state.values(), *(value for each in optimizer['state'].values() for value in each.values())], optimizer
+    values = [value for each in optimizer['state'].values() for value in each.values()]
+    # torch 2.1 keeps a None in the place of momentum that an optimizer has not
+    return [*state.values(), *(value for value in values if isinstance(value, torch.Tensor))], optimizer
 
 
 def train(folder, sampler, terminated=None, resume=False, sets=Augmented, **options):

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, run, save_untrained
+from markers import is_upstream
 from mmengine.runner import Runner
 
 from mmlckd.checkpoints import read_checkpoint
@@ -48,6 +49,8 @@ def deterministic(task, folder, teacher, indices):
     config = read_config(GUIDED[task])
     config.model.teacher.checkpoint = teacher(config)
     config.param_scheduler = []
+    if task == 'segmentation' and is_upstream():  # class weights fail there where pixels are ignored
+        config.model.student.decode_head.loss_decode.class_weight = None
     config.train_cfg.max_epochs = config.train_cfg.val_interval = 1
     root = str(folder) if task == 'classification' else f'{folder}/' if task == 'detection' else f'{folder}/VOC2012'
     config.val_dataloader.dataset.data_root = root

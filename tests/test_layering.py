@@ -28,6 +28,8 @@ LAYERS = [
     'resumability',
     'study',
     'cli',
+    'preparing',
+    '__main__',
 ]
 
 

@@ -9,7 +9,7 @@ from mmengine.utils import digit_version
 
 from .version import __version__
 
-# torch 2.0 is the first with torch.func. There is no upper bound: nothing here fails with a later version.
+# torch 2.0 is the first with torch.func. There is no upper bound: 2.15 works too.
 _LOWEST = ((torch, '2.0.0'), (mmengine, '0.10.0'), (mmcv, '2.0.0'))
 
 

@@ -90,7 +90,16 @@ def words(*functions: Callable) -> Iterator[str]:
         if inspect.isfunction(value) and value.__module__ in modules:
             for code in codes(value):
                 yield from code.co_names
-                yield from (constant for constant in code.co_consts if isinstance(constant, str))
+                yield from strings(code.co_consts)
+
+
+def strings(constants: tuple) -> Iterator[str]:
+    """The strings among constants, and in the tuples among them."""
+    for constant in constants:
+        if isinstance(constant, str):
+            yield constant
+        elif isinstance(constant, tuple):
+            yield from strings(constant)
 
 
 def global_names(function: Callable) -> set[str]:

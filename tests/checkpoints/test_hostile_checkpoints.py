@@ -65,7 +65,7 @@ def attributes(command, path, content):
 
 def config_text(command, path, content):
     """The text of a config, harmless to read, which MMEngine runs when it resumes."""
-    torch.save({**content, 'meta': {**content['meta'], 'config': f'import os\nos.system({command!r})\n'}}, path)
+    torch.save({**content, 'meta': {**content['meta'], 'config': f'__import__("os").system({command!r})\n'}}, path)
 
 
 @pytest.fixture

@@ -24,7 +24,22 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['mmlckd', 'mmlckd.*']),
-    package_data={'mmlckd': ['py.typed']},  # type checkers read the annotations
+    # type checkers look for py.typed; MIM and `mmlckd::...` look in .mim, where the clone has links
+    package_data={
+        'mmlckd': [
+            'py.typed',
+            '.mim/model-index.yml',
+            '.mim/configs/**/*.py',
+            '.mim/configs/**/*.yml',
+            '.mim/configs/**/*.md',
+            '.mim/configs/study/*.json',
+            '.mim/requirements/*.txt',
+            '.mim/tools/*.py',
+            '.mim/tools/*.sh',
+            '.mim/tools/benchmarks/*.py',
+        ]
+    },
+    entry_points={'console_scripts': ['mmlckd = mmlckd.__main__:main']},
     # torch and the OpenMMLab packages are extras: an environment that has them, under either name, is left as it is
     install_requires=requirements('runtime'),
     extras_require=dict(

@@ -25,9 +25,20 @@ def _check_versions(supported=_SUPPORTED) -> None:
 _check_versions()
 
 # Only after the versions are known to work:
+from .config import name_packages  # noqa: E402
 from .registry import DATASETS, HOOKS, LOOPS, MODELS, OPTIM_WRAPPERS  # noqa: E402
 from .switches import let_none_switch_hooks_off  # noqa: E402
 
 let_none_switch_hooks_off()
+name_packages()
 
-__all__ = ['DATASETS', 'HOOKS', 'LOOPS', 'MODELS', 'OPTIM_WRAPPERS', '__version__']
+__all__ = ['DATASETS', 'HOOKS', 'LOOPS', 'MODELS', 'OPTIM_WRAPPERS', '__version__', 'prepare']
+
+
+def __getattr__(name: str):
+    """``mmlckd.prepare``, imported when it is asked for, since it needs most of the package."""
+    if name == 'prepare':
+        from .preparing import prepare
+
+        return prepare
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

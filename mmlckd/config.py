@@ -16,25 +16,48 @@ from mmengine.runner import Runner
 
 from mmlckd.registry import MODELS, class_of, same_type
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+_PACKAGE = Path(__file__).resolve().parent
+# Where configs and tools are. In a wheel .mim holds copies, in a clone links; without links it is the clone itself.
+SHIPPED = _PACKAGE / '.mim' if (_PACKAGE / '.mim' / 'configs').is_dir() else _PACKAGE.parent
 DISTILLER = 'mmlckd.LipschitzDistiller'
 
 
-def alias_mmseg() -> None:
-    """Let ``mmseg::...`` configs resolve with OneDL's packages.
+def name_packages() -> None:
+    """Let ``mmlckd::...`` configs resolve, and ``mmseg::...`` with OneDL's packages.
 
-    MMEngine knows mmseg by its old distribution name; the fork renamed it, as ``onedl-mmsegmentation``.
+    MMEngine has a list of modules and the distributions that they come from. It lacks this package, and has mmseg by
+    upstream's name alone; OneDL's is ``onedl-mmsegmentation``.
     """
+    packages = mmengine_config_utils.MODULE2PACKAGE
+    packages['mmlckd'] = 'mmlckd'
     try:
         distribution('mmsegmentation')
     except PackageNotFoundError:
-        mmengine_config_utils.MODULE2PACKAGE['mmseg'] = 'onedl-mmsegmentation'
+        packages['mmseg'] = 'onedl-mmsegmentation'
 
 
 def find_file(path: str) -> Path | None:
-    """The file of that path, seen from the working folder or else from the repository's root; None if in neither."""
-    candidates = (Path(path).expanduser(), REPOSITORY / path)
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
+    """The file of that path, in the working folder or else among what this package ships; None if in neither.
+
+    ``configs/...`` and ``tools/...`` are shipped. Data, weights and work folders are the user's.
+    """
+    own = Path(path).expanduser()
+    if own.is_file():
+        return own
+    shipped = SHIPPED / path
+    is_shipped = Path(path).parts[:1] in (('configs',), ('tools',)) and shipped.is_file()
+    return shipped.resolve() if is_shipped else None
+
+
+def tool_command(command: str) -> str:
+    """A config's command, ``python tools/NAME.py ...``, in the form that works in the working folder.
+
+    Where that folder has no such file it is ``python -m mmlckd NAME ...``, which takes the tool from this package.
+    """
+    words = command.split(maxsplit=2)
+    if len(words) < 2 or words[0] != 'python' or Path(words[1]).is_file() or find_file(words[1]) is None:
+        return command
+    return ' '.join(['python -m mmlckd', Path(words[1]).stem, *words[2:]])
 
 
 def read_config(path: str) -> Config:
@@ -44,11 +67,10 @@ def read_config(path: str) -> Config:
         FileNotFoundError: There is no such config.
         ValueError: It cannot be read.
     """
-    alias_mmseg()
     found = find_file(str(path))
     if found is None and '::' not in str(path):
         raise FileNotFoundError(
-            f'config {str(path)!r} does not exist, seen from the working folder and from {REPOSITORY}: name a file'
+            f'config {str(path)!r} does not exist, neither in the working folder nor among those of mmlckd: name a file'
         )
     try:
         return Config.fromfile(found) if found else get_config(str(path))

@@ -27,6 +27,8 @@ LAYERS = [
     'resumability',
     'study',
     'cli',
+    'preparing',
+    '__main__',
 ]
 
 

@@ -32,7 +32,7 @@ from rich.table import Table
 
 from mmlckd.checkpoints import AtomicBackend
 from mmlckd.cli import check_folder, check_prerequisites, is_there, needed_paths, run_tool
-from mmlckd.config import REPOSITORY, read_config
+from mmlckd.config import SHIPPED, find_file, read_config, tool_command
 from mmlckd.study import Study, run_all
 from mmlckd.study.figure import plot_study
 from mmlckd.study.plan import restricted
@@ -45,7 +45,7 @@ PACKAGES = (
     *('mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmsegmentation'),
     'numpy',
 )
-PRESETS = REPOSITORY / 'configs' / 'study'
+PRESETS = SHIPPED / 'configs' / 'study'
 
 
 def make_parser():
@@ -78,7 +78,7 @@ def make_parser():
 def origin():
     """Where a record comes from: commit, versions, machine."""
     status = ['git', 'status', '--porcelain', '--untracked-files=no']
-    changed = subprocess.run(status, cwd=REPOSITORY, capture_output=True, text=True).stdout
+    changed = subprocess.run(status, cwd=SHIPPED, capture_output=True, text=True).stdout
     versions = {}
     for package in PACKAGES:
         with suppress(PackageNotFoundError):
@@ -105,8 +105,8 @@ def prepare(path, console):
             tool, *rest = command.split()[1:]
             if tool == 'tools/train.py':
                 prepare(rest[0], console)
-            console.print(f'[dim]{command}[/dim]', soft_wrap=True)
-            subprocess.run([sys.executable, tool, *rest], check=True, stdout=subprocess.DEVNULL)
+            console.print(f'[dim]{tool_command(command)}[/dim]', soft_wrap=True)
+            subprocess.run([sys.executable, find_file(tool), *rest], check=True, stdout=subprocess.DEVNULL)
     check_prerequisites(config)
 
 

@@ -1,10 +1,10 @@
-"""Run one of this package's tools, from any folder.
+"""Run one of this package's tools from any folder.
 
     mmlckd train CONFIG
     mmlckd dist_train CONFIG 8
     python -m mmlckd analyze_lipschitz --help
 
-`mmlckd NAME ...` does what `python tools/NAME.py ...`, or `bash tools/NAME.sh ...`, does in a clone.
+``mmlckd TOOL ...`` is what ``python tools/TOOL.py ...`` (or ``bash tools/TOOL.sh ...``) is in a clone.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from mmlckd.config import SHIPPED
 
 
 def tools() -> dict[str, list[str]]:
-    """The command that runs each tool, by the tool's name."""
-    programs = {'.py': sys.executable, '.sh': 'bash'}
+    """The command that each tool is run by, by its name."""
+    programs = {'.py': [sys.executable], '.sh': ['bash']}
     paths = sorted((SHIPPED / 'tools').iterdir())
-    return {path.stem: [programs[path.suffix], str(path)] for path in paths if path.suffix in programs}
+    return {path.stem: [*programs[path.suffix], str(path)] for path in paths if path.suffix in programs}
 
 
 def main() -> None:
-    """Replace this process by the tool that the first argument names."""
     known = tools()
     name = sys.argv[1] if len(sys.argv) > 1 else '--help'
     if name in ('-h', '--help'):
@@ -32,7 +31,7 @@ def main() -> None:
         sys.exit(f'error: there is no tool {name!r}: choose one of {", ".join(known)}')
     else:
         command = [*known[name], *sys.argv[2:]]
-        os.environ.setdefault('PYTHON', sys.executable)  # which the shell scripts start
+        os.environ.setdefault('PYTHON', sys.executable)  # of the processes that a shell script starts
         os.execvp(command[0], command)
 
 

@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 from mmlckd.registry import MODELS, class_of, same_type
 
 _PACKAGE = Path(__file__).resolve().parent
-# Where configs and tools are. In a wheel .mim holds copies, in a clone links; without links it is the clone itself.
+# Configs and tools: copies in a wheel, links in a clone. A clone without symbolic links has them at its root.
 SHIPPED = _PACKAGE / '.mim' if (_PACKAGE / '.mim' / 'configs').is_dir() else _PACKAGE.parent
 DISTILLER = 'mmlckd.LipschitzDistiller'
 
@@ -25,8 +25,8 @@ DISTILLER = 'mmlckd.LipschitzDistiller'
 def name_packages() -> None:
     """Let ``mmlckd::...`` configs resolve, and ``mmseg::...`` with OneDL's packages.
 
-    MMEngine has a list of modules and the distributions that they come from. It lacks this package, and has mmseg by
-    upstream's name alone; OneDL's is ``onedl-mmsegmentation``.
+    MMEngine has a list of the packages that it knows. This one is not in it, and mmseg is by its old distribution name;
+    the fork renamed it, as ``onedl-mmsegmentation``.
     """
     packages = mmengine_config_utils.MODULE2PACKAGE
     packages['mmlckd'] = 'mmlckd'
@@ -37,27 +37,25 @@ def name_packages() -> None:
 
 
 def find_file(path: str) -> Path | None:
-    """The file of that path, in the working folder or else among what this package ships; None if in neither.
+    """The file of that path, seen from the working folder or else among what this package ships; None if in neither.
 
-    ``configs/...`` and ``tools/...`` are shipped. Data, weights and work folders are the user's.
+    Shipped are ``configs/...`` and ``tools/...``. Data, weights and work folders are the user's.
     """
-    own = Path(path).expanduser()
-    if own.is_file():
-        return own
-    shipped = SHIPPED / path
-    is_shipped = Path(path).parts[:1] in (('configs',), ('tools',)) and shipped.is_file()
-    return shipped.resolve() if is_shipped else None
+    candidates = [Path(path).expanduser()]
+    if Path(path).parts[:1] in (('configs',), ('tools',)):
+        candidates.append(SHIPPED / path)
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 
 def tool_command(command: str) -> str:
-    """A config's command, ``python tools/NAME.py ...``, in the form that works in the working folder.
+    """A command of a config, ``python tools/NAME.py ...``, as it works in the working folder.
 
-    Where that folder has no such file it is ``python -m mmlckd NAME ...``, which takes the tool from this package.
+    Where there is no such file it goes through the package's own command, ``mmlckd NAME ...``.
     """
     words = command.split(maxsplit=2)
     if len(words) < 2 or words[0] != 'python' or Path(words[1]).is_file() or find_file(words[1]) is None:
         return command
-    return ' '.join(['python -m mmlckd', Path(words[1]).stem, *words[2:]])
+    return ' '.join(['mmlckd', Path(words[1]).stem, *words[2:]])
 
 
 def read_config(path: str) -> Config:
@@ -73,12 +71,31 @@ def read_config(path: str) -> Config:
             f'config {str(path)!r} does not exist, neither in the working folder nor among those of mmlckd: name a file'
         )
     try:
-        return Config.fromfile(found) if found else get_config(str(path))
+        config = Config.fromfile(found) if found else get_config(str(path))
     except Exception as error:  # a config is a program: anything may go wrong in it
         root: BaseException = error
         while root.__cause__ is not None:
             root = root.__cause__
         raise ValueError(f'config {str(path)!r} cannot be read: {type(root).__name__}: {root}') from error
+    return without_own_scope(config)
+
+
+def without_own_scope(config: Config) -> Config:
+    """The config, in which names without a scope are of ``default_scope`` again; changed in place.
+
+    For a base ``mmlckd::...`` MMEngine writes ``_scope_='mmlckd'`` into every dict with a type. This package's configs
+    are of mmpretrain, mmdet or mmseg, and write the scope of their own types.
+    """
+    waiting: list[Any] = [config._cfg_dict]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if node.get('_scope_') == 'mmlckd':
+                del node['_scope_']
+            waiting.extend(node.values())
+        elif isinstance(node, (list, tuple)):
+            waiting.extend(node)
+    return config
 
 
 def override(config: Config, options: dict[str, Any]) -> Config:

@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from mmlckd.checkpoints import install_safe_loader, newest_checkpoint
 from mmlckd.cli import check_config, check_folder, check_prerequisites, refuse_sharding
+from mmlckd.config import without_own_scope
 from mmlckd.resumability import make_resumable
 
 
@@ -42,7 +43,7 @@ def prepare(config: Config) -> Config:
     Source: this project.
     """
     install_safe_loader()
-    check_config(config, config.filename)
+    check_config(without_own_scope(config), config.filename)
     refuse_sharding(config)
     config.setdefault('launcher', 'none')
     if not config.get('work_dir'):

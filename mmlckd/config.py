@@ -16,7 +16,9 @@ from mmengine.runner import Runner
 
 from mmlckd.registry import MODELS, class_of, same_type
 
-SHIPPED = Path(__file__).resolve().parent / '.mim'  # configs and tools; links in a clone, copies in a wheel
+_PACKAGE = Path(__file__).resolve().parent
+# Configs and tools: copies in a wheel, links in a clone. A clone without symbolic links has them at its root.
+SHIPPED = _PACKAGE / '.mim' if (_PACKAGE / '.mim' / 'configs').is_dir() else _PACKAGE.parent
 DISTILLER = 'mmlckd.LipschitzDistiller'
 
 
@@ -39,7 +41,9 @@ def find_file(path: str) -> Path | None:
 
     Shipped are ``configs/...`` and ``tools/...``. Data, weights and work folders are the user's.
     """
-    candidates = (Path(path).expanduser(), SHIPPED / path)
+    candidates = [Path(path).expanduser()]
+    if Path(path).parts[:1] in (('configs',), ('tools',)):
+        candidates.append(SHIPPED / path)
     return next((candidate for candidate in candidates if candidate.is_file()), None)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmlckd.config import find_file, host_of, is_distiller, tool_command
+from mmlckd.config import host_of, is_distiller, tool_command
 from mmlckd.validation import check_dataset
 
 from .annotations import check_annotations
@@ -65,8 +65,8 @@ def _checkpoints(config: Config) -> dict[str, str | None]:
 
 
 def is_there(path: str) -> bool:
-    """Whether a needed path exists, seen from the working folder or among what this package ships."""
-    return Path(path).expanduser().exists() or find_file(path) is not None
+    """Whether a needed path exists, seen from the working folder: data and weights are the user's."""
+    return Path(path).expanduser().exists()
 
 
 def _remedy(config: Config, path: str, field: str) -> str:

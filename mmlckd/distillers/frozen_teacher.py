@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from mmlckd.checkpoints import load_weights
 from mmlckd.compatibility import before_loading
-from mmlckd.config import bare_model, find_file, read_config
+from mmlckd.config import bare_model, read_config
 from mmlckd.registry import MODELS
 from mmlckd.taps import DryRun, FeatureTap, ForwardFailed, InputAdapter, Tap, dry_run, host_of, input_shapes
 
@@ -110,7 +110,7 @@ class FrozenTeacher:
         else:
             handle = before_loading(self.model, self._refuse_integers)
             try:
-                load_weights(self.model, str(find_file(self.checkpoint) or self.checkpoint))
+                load_weights(self.model, self.checkpoint)
             finally:
                 handle.remove()
         self._refuse_what_is_not_finite()

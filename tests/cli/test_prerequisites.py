@@ -141,9 +141,7 @@ def test_a_missing_operator_ends_in_one_sentence(host, recipe, tmp_path):
     result = run('-c', blocker, ROOT / 'tools/train.py', ROOT / f'configs/lckd/{recipe}.py', cwd=tmp_path)
     assert result.returncode == 1 and 'Traceback' not in result.stderr, result.stderr
     line = result.stderr.strip().splitlines()[-1]
-    assert (
-        line.startswith(f"error: {host} needs mmcv's compiled operators") and '`python tools/install_mmcv.py`' in line
-    )
+    assert line.startswith(f"error: {host} needs mmcv's compiled operators") and '`mmlckd install_mmcv`' in line
 
 
 def test_recipes_on_voc_say_what_is_missing(tmp_path):

@@ -27,6 +27,7 @@ LAYERS = [
     'resumability',
     'study',
     'cli',
+    'recipes',
 ]
 
 

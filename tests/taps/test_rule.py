@@ -50,13 +50,15 @@ SEGMENTORS = {
     'segformer': (dict(type='MixVisionTransformer', embed_dims=8, num_heads=[1, 2, 5, 8]), [4, 8, 16, 32]),
     'dilated': (dict(type='ResNetV1c', depth=18, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)), [4, 8, 8, 8]),
     'dilated, no residual stages': (
-        dict(type='MobileNetV2', strides=(1, 2, 2, 1, 1, 1, 1), dilations=(1, 1, 1, 2, 2, 4, 4), out_indices=(1, 2, 4, 6)),
+        dict(
+            type='MobileNetV2', strides=(1, 2, 2, 1, 1, 1, 1), dilations=(1, 1, 1, 2, 2, 4, 4), out_indices=(1, 2, 4, 6)
+        ),
         [4, 8, 8, 8],
     ),
     'DDRNet': (dict(type='DDRNet', channels=8, ppm_channels=8), [8, 8, 16, 32]),
     'PIDNet': (dict(type='PIDNet', channels=8, ppm_channels=8), [8, 8, 16, 32]),
     'BiSeNetV2': (dict(type='BiSeNetV2'), [4, 8, 16, 32]),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +145,7 @@ def test_auto_and_logits_are_values_in_configs():
 
 
 HEADS = {
-    'linear': (dict(), 'head.fc'),
+    'linear': ({}, 'head.fc'),
     'stacked': (dict(type='StackedLinearClsHead', mid_channels=[8]), 'head.layers.1.fc'),
     'vit': (dict(type='VisionTransformerClsHead'), 'head.layers.head'),
 }

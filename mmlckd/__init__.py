@@ -30,4 +30,13 @@ from .switches import let_none_switch_hooks_off  # noqa: E402
 
 let_none_switch_hooks_off()
 
-__all__ = ['DATASETS', 'HOOKS', 'LOOPS', 'MODELS', 'OPTIM_WRAPPERS', '__version__']
+__all__ = ['DATASETS', 'HOOKS', 'LOOPS', 'MODELS', 'OPTIM_WRAPPERS', '__version__', 'make_recipe']
+
+
+def __getattr__(name: str):
+    """``mmlckd.make_recipe``, imported when it is asked for: it needs most of the package."""
+    if name == 'make_recipe':
+        from .recipes import make_recipe
+
+        return make_recipe
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -45,8 +45,7 @@ def make_parser():
 
 
 def main(args):
-    name = f'{Path(args.teacher).stem}_to_{Path(args.student).stem}'
-    args.config = args.recipe or str(Path('recipes') / f'{name}.py')
+    args.config = args.recipe or default_recipe(args)
     path = Path(args.config)
     check_folder('--recipe', path.parent)
     if path.exists() and not args.overwrite:
@@ -56,6 +55,10 @@ def main(args):
         write_recipe(args, path)
     if not args.write_only:
         train.main(args)
+
+
+def default_recipe(args):
+    return str(Path('recipes') / f'{Path(args.teacher).stem}_to_{Path(args.student).stem}.py')
 
 
 def write_recipe(args, path):

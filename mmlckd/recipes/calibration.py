@@ -41,7 +41,7 @@ def measure(
     batches: Iterable[dict],
     shares: dict[str, float],
     optimizer: OptimWrapper,
-    steps: int = 8,
+    steps: int = 36,
     count: int = 12,
 ) -> Measured:
     """Weights that let each distillation loss begin with a share of the student's gradient.

@@ -28,7 +28,7 @@ def plain(node: Any, size: int) -> Any:
     if isinstance(node, dict):
         kept = {key: plain(value, size) for key, value in node.items() if key not in ('init_cfg', 'pretrained')}
         return ConfigDict(kept)
-    return [plain(item, size) for item in node] if isinstance(node, (list, tuple)) else node
+    return type(node)(plain(item, size) for item in node) if isinstance(node, (list, tuple)) else node
 
 
 def network(name: str, size: int) -> nn.Module:
@@ -49,7 +49,9 @@ def batch_of(host: str, model: nn.Module, size: int) -> dict[str, list]:
         from mmdet.testing import demo_mm_inputs
 
         shape = [3, size, size]
-        data = demo_mm_inputs(2, [shape, shape], num_items=[2, 2], num_classes=3, with_mask=True)
+        data = demo_mm_inputs(
+            2, [shape, shape], num_items=[2, 2], num_classes=3, with_mask=bool(getattr(model, 'with_mask', False))
+        )
         return dict(inputs=images, data_samples=data['data_samples'])
     if host == 'mmseg':
         return dict(inputs=images, data_samples=[_segmented(size, generator) for _ in images])

@@ -93,7 +93,10 @@ PAIRS = (
         'deeplabv3plus/deeplabv3plus_r101-d8_4xb2-80k_cityscapes-512x1024',
     ),
     detectors(
-        'RetinaNet R101 to R18', 'retinanet/retinanet_r18_fpn_1x_coco', 'retinanet/retinanet_r101_fpn_1x_coco', quick=True
+        'RetinaNet R101 to R18',
+        'retinanet/retinanet_r18_fpn_1x_coco',
+        'retinanet/retinanet_r101_fpn_1x_coco',
+        quick=True,
     ),
     detectors(
         'FCOS R101 to R50', 'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco', 'fcos/fcos_r101-caffe_fpn_gn-head-1x_coco'
@@ -101,7 +104,9 @@ PAIRS = (
     detectors('ATSS R101 to R50', 'atss/atss_r50_fpn_1x_coco', 'atss/atss_r101_fpn_1x_coco'),
     detectors('GFL R101 to R50', 'gfl/gfl_r50_fpn_1x_coco', 'gfl/gfl_r101_fpn_ms-2x_coco'),
     detectors(
-        'Faster R-CNN R101 to R50', 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco', 'faster_rcnn/faster-rcnn_r101_fpn_1x_coco'
+        'Faster R-CNN R101 to R50',
+        'faster_rcnn/faster-rcnn_r50_fpn_1x_coco',
+        'faster_rcnn/faster-rcnn_r101_fpn_1x_coco',
     ),
     detectors(
         'Cascade R-CNN R101 to R50',

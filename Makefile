@@ -2,7 +2,7 @@
 #              (TASK=detection and TASK=segmentation do the same on digit scenes; detection needs mmcv's operators)
 # make quick   the tests that start no processes and need no compiled operators, a minute and a half on two cores
 # make test    all tests, less than 15 minutes on two cores (compiles mmcv's operators once, 10 to 15 minutes)
-# make nightly thousands of hostile numbers, 20 killed trainings, a training of 3,000 iterations (hours)
+# make nightly thousands of hostile numbers, all pairs of models, 20 killed trainings, a training of 3,000 iterations (hours)
 # make lint    ruff and mypy
 # make docs    the pages and the reference, into build/docs
 # Each sets up everything it needs in $(VENV). PYTHON= and VENV= choose others; one VENV can serve several clones.
@@ -33,6 +33,7 @@ test: $(OPS)
 
 nightly: $(OPS)
 	$(BIN)/python -m pytest --hypothesis-profile nightly tests/losses tests/functional
+	MMLCKD_ALL_PAIRS=1 $(BIN)/python -m pytest tests/recipes/test_pairs.py
 	$(BIN)/python tools/benchmarks/crash_resume.py
 	$(BIN)/python tools/benchmarks/soak.py
 

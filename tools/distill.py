@@ -19,7 +19,7 @@ from mmengine.config import Config
 
 from mmlckd.cli import add_run_arguments, check_folder, run_tool
 from mmlckd.config import is_distiller, read_config
-from mmlckd.recipes import design, tables, write
+from mmlckd.recipes import design, refuse_as_base, tables, write
 
 
 def make_parser():
@@ -67,6 +67,7 @@ def write_recipe(args, path):
             f'{path} does not exist, and --launcher starts several processes: write it with --write-only first, then '
             'give it to tools/dist_train.sh'
         )
+    refuse_as_base(args.student)
     recipe = design(
         args.student,
         args.teacher,

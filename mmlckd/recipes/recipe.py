@@ -124,6 +124,20 @@ class Recipe:
         return fields if guard is None else dict(fields, max_share=guard)
 
 
+def refuse_as_base(student: str) -> None:
+    """See that a recipe can have the student's config as its base.
+
+    Raises:
+        ValueError: It is a new-style config, which MMEngine does not take as the base of another style.
+    """
+    found = find_file(student)
+    if found is not None and Config._is_lazy_import(str(found)):
+        raise ValueError(
+            f'config {student!r} is a new-style one (with read_base()), and a recipe cannot have it as its base: write '
+            'the recipe by hand, or give a config with _base_ = [...]'
+        )
+
+
 def tap_spec(tap: Tap) -> str | dict[str, Any]:
     """A tap as it is written in a config: its path, or a dict of what is not the default."""
     fields = {

@@ -102,11 +102,15 @@ def trace(model: nn.Module, trained: bool = False) -> Trace:
     ) from failure
 
 
+def made_for(model: nn.Module) -> int | None:
+    """Side in px of the images that a backbone says it is made for; None where it does not say."""
+    size = getattr(model.backbone, 'img_size', None)
+    return int(size[0] if isinstance(size, (tuple, list)) else size) if size is not None else None
+
+
 def _shapes(model: nn.Module) -> Iterator[tuple[int, int, int]]:
-    sizes = SIZES
-    fixed = getattr(model.backbone, 'img_size', None)
-    if fixed is not None:
-        sizes = (SIZES[0], fixed[0] if isinstance(fixed, (tuple, list)) else int(fixed), *SIZES[1:])
+    fixed = made_for(model)
+    sizes = SIZES if fixed is None else (SIZES[0], fixed, *SIZES[1:])
     for channels in dict.fromkeys(shape[0] for shape in input_shapes(model)):
         for size in sizes:
             yield channels, size, size

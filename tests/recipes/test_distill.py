@@ -171,6 +171,7 @@ WRONG = {
     'a detector for a classifier': ([ALONE, FASTER, '{teacher}'], 'a detector: give a teacher of the'),
     'no data': ([ALONE, TEACHER, '{teacher}', '--cfg-options', 'train_dataloader.dataset.data_root=nowhere/'],
                 'calibration reads training data'),
+    'a new-style student': (['{new}', TEACHER, '{teacher}'], 'a recipe cannot have it as its base'),
     'an unknown family': (['{unknown}', TEACHER, '{teacher}'], 'list its module paths'),
 }  # fmt: skip
 
@@ -183,7 +184,9 @@ def test_wrong_input_ends_in_one_sentence_and_leaves_no_file(case, teacher, mnis
         f"_base_ = '{ROOT / ALONE}'\n"
         "model = dict(backbone=dict(_delete_=True, type='LeNet5'), neck=None, head=dict(in_channels=120))\n"
     )
-    arguments = [part.format(teacher=teacher, unknown=unknown) for part in arguments]
+    new = tmp_path / 'new.py'
+    new.write_text('from mmengine.config import read_base\n\nwith read_base():\n    from .base import *\n')
+    arguments = [part.format(teacher=teacher, unknown=unknown, new=new) for part in arguments]
     if '--cfg-options' not in arguments:
         arguments += ['--cfg-options', f'train_dataloader.dataset.data_root={mnist}']
     path = tmp_path / 'recipes' / 'recipe.py'

@@ -17,16 +17,13 @@ TRIED = {pair.name: pair for pair in PAIRS if pair.quick or ALL}
 
 
 @pytest.mark.slow
+@pytest.mark.ops
 @pytest.mark.parametrize('name', TRIED)
 def test_a_pair_trains_one_step(name):
     found = try_pair(TRIED[name])
     known = pair_table.record()['pairs'].get(name, {})
     assert ('fails' in found) == ('fails' in known), found.get('fails')
     assert found.get('losses') == known.get('losses'), 'the page is old: run tools/maintenance/pair_table.py'
-
-
-def test_detectors_need_operators():
-    """For tests/markers.py: this file builds mmdet's detectors."""
 
 
 def test_the_record_has_every_pair():

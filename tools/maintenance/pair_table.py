@@ -20,7 +20,6 @@ from rich.progress import track
 from mmlckd.cli import run_tool
 
 RECORD = Path(__file__).resolve().parents[2] / 'docs' / 'pairs.json'
-HOSTS = dict(mmpretrain='Classifiers (mmpretrain)', mmseg='Segmentors (mmseg)', mmdet='Detectors (mmdet)')
 
 
 def record() -> dict:
@@ -48,7 +47,9 @@ def _row(pair: Pair, found: dict) -> str:
 
 def make_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--only', default='', help='try the pairs whose name has this word; keep what is known of others')
+    parser.add_argument(
+        '--only', default='', help='try the pairs whose name has this word; keep what is known of others'
+    )
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     return parser
 

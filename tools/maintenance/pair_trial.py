@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -113,10 +114,11 @@ def _tried(pair: Pair) -> dict[str, Any]:
 
 def _see_gradient(model: nn.Module, batch: dict, first) -> None:
     data = model.data_preprocessor(copy.deepcopy(batch), True)
-    with FeatureTap(model, [first]) as feats:
+    source = replace(first, grid=None)  # what the module gave; its layout on a grid is made anew by every tap
+    with FeatureTap(model, [source]) as feats:
         losses = model(**data, mode='loss')
     features = next(entry for entry in model.distiller.entries if entry.student_taps[0] == first)
-    (gradient,) = torch.autograd.grad(losses[features.key], feats[first])
+    (gradient,) = torch.autograd.grad(losses[features.key], feats[source])
     _see(gradient.isfinite().all() and gradient.norm() > 0, f'no gradient at the first tap, {first}')
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.runner import Runner
 from torch import nn
@@ -64,7 +65,7 @@ def measure(
     Source: this project.
     """
     model.train()
-    stream = iter(batches)
+    stream = _counted(batches, steps + count)
     sizes = [_step(model, data, optimizer) for data in islice(stream, steps)]
     parameters = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
     rows = [_gradients(model, data, parameters) for data in islice(stream, count)]
@@ -83,6 +84,14 @@ def measure(
     parts = {name: median(_part(name, row, weights) for row in rows) for name in shares}
     on = f'{len(rows)} batches of {max(sizes)} training images, after {steps} steps of the student alone'
     return Measured(weights, gradients, parts, on)
+
+
+def _counted(batches: Iterable[dict], total: int) -> Iterator[dict]:
+    """The batches. Some hosts' preprocessors and heads ask MMEngine's message hub how far the training is."""
+    hub = MessageHub.get_current_instance()
+    for number, batch in enumerate(batches):
+        hub.update_info_dict(dict(iter=number, epoch=0, max_iters=total, max_epochs=1))
+        yield batch
 
 
 def _step(model: nn.Module, batch: dict, optimizer: OptimWrapper) -> int:

@@ -73,9 +73,9 @@ class Recipe:
     def comments(self, term: Term) -> list[str]:
         """What a recipe says of a loss."""
         if self.measured is None:
-            return [f'{term.why}']
+            return [term.why]
         gradient, part = self.measured.gradients[term.name], self.measured.shares[term.name]
-        return [f"{term.why}; at the start {part:.0%} of the total, {gradient:.2g} times the student's own gradient"]
+        return [term.why, f"at the start {part:.0%} of the total, and {gradient:.2g} times the student's own gradient"]
 
     def weight(self, term: Term) -> float:
         return term.default_weight if self.measured is None else self.measured.weights[term.name]
@@ -93,9 +93,10 @@ class Recipe:
         return there if 'mmlckd' in there else [*there, 'mmlckd']
 
     def _base(self, path: str | Path) -> str:
-        if find_file(self.student) is None:  # the name of another package's config
+        found = find_file(self.student)
+        if found is None:  # the name of another package's config
             return self.student
-        return Path(os.path.relpath(find_file(self.student).resolve(), Path(path).resolve().parent)).as_posix()
+        return Path(os.path.relpath(found.resolve(), Path(path).resolve().parent)).as_posix()
 
     def _teacher(self) -> dict[str, Any]:
         return dict(teacher=dict(config=self.teacher, checkpoint=self.checkpoint))

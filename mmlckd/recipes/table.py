@@ -32,7 +32,8 @@ def tables(recipe: Recipe) -> str:
     said = NOT_MEASURED
     if recipe.measured:
         said = f"measured on {recipe.measured.on}; gradient: norm on the student's backbone over that of its own losses"
-    return '\n'.join([_aligned(taps), '', _aligned(losses), f'({said})', *recipe.plan.notes])
+    zeros = '(shapes without the batch, on the zeros that the rule ran on)'
+    return '\n'.join([_aligned(taps), zeros, '', _aligned(losses), f'({said})', *recipe.plan.notes])
 
 
 def _shape(place: Place) -> str:

@@ -143,8 +143,7 @@ def _outermost(module: nn.Module, path: str, found: Trace) -> Iterator[Fired]:
     for name, child in module.named_children():
         inner = f'{path}.{name}'
         record = found.fired.get(inner)
-        whole = record is not None and record.calls == 1 and record.side > 1
-        if whole and not _changes_inside(record, found):
+        if record is not None and record.calls == 1 and record.side > 1 and not _changes_inside(record, found):
             yield record
         else:
             yield from _outermost(child, inner, found)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import ALONE, ROOT, TEACHER, run
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 
 import mmlckd
 from mmlckd.cli import read_run_config
@@ -112,6 +113,23 @@ def test_each_term_begins_with_its_share_of_the_gradient(recipe, mnist):
     assert all(0.5 < weight < 2 for weight in found.weights.values())
     for term in recipe.plan.terms:
         assert recipe.measured.gradients[term.name] == pytest.approx(term.share, rel=0.06)  # weights have two digits
+
+
+def test_what_asks_for_the_iteration_is_told(recipe, mnist, monkeypatch):
+    """As mmdet's BatchSyncRandomResize does, which YOLOX has."""
+    config = recipe.as_config()
+    config.train_dataloader.dataset.data_root = str(mnist)
+    model = MODELS.build(dict(config.model, data_preprocessor=config.data_preprocessor))
+    asked, original = [], model.data_preprocessor.forward
+
+    def forward(data, training):
+        asked.append(MessageHub.get_current_instance().get_info('iter'))
+        return original(data, training)
+
+    monkeypatch.setattr(model.data_preprocessor, 'forward', forward)
+    shares = {term.name: 1.0 for term in recipe.plan.terms}
+    measure(model, training_batches(config), shares, first_optimizer(model, config), steps=2, count=2)
+    assert asked == [0, 1, 2, 3]
 
 
 def test_a_guard_never_holds_at_the_start(recipe):

@@ -80,7 +80,8 @@ def choose(student: nn.Module, teacher: nn.Module, guidance: bool = False) -> Pl
         ours, theirs = logits_pair(student, teacher)
         terms.insert(0, _logits(host, [ours.module], [theirs.module], shares['logits']))
     except ValueError as error:
-        notes.append(str(error).replace("taps is 'logits' and ", 'no loss on logits: ').partition(': leave')[0])
+        reason = str(error).removeprefix("taps is 'logits' and ").partition(': ')[0]
+        notes.append(f'no loss on logits: {reason}')
     if not guidance:
         return Plan(pairs, terms, notes=notes)
     if terms[0].name != 'kd':

@@ -55,13 +55,19 @@ def make_parser():
 
 
 def main(args):
-    known = record()['pairs'] if RECORD.is_file() else {}
-    tried = {pair.name: try_pair(pair) for pair in track(PAIRS) if args.only in pair.name}
-    pairs = {pair.name: tried.get(pair.name, known.get(pair.name)) for pair in PAIRS}
-    pairs = {name: found for name, found in pairs.items() if found is not None}
+    found = record()['pairs'] if RECORD.is_file() else {}
+    failed = []
+    for pair in track([pair for pair in PAIRS if args.only in pair.name]):
+        found[pair.name] = try_pair(pair)
+        keep(found)  # at once: a run that is interrupted loses nothing
+        failed += [pair.name] if 'fails' in found[pair.name] else []
+    print('\n'.join([f'{len(failed)} pairs fail', *failed]))
+
+
+def keep(found: dict[str, dict]) -> None:
+    """Write the record, in the order of the pairs; pairs that are tried no more are dropped."""
+    pairs = {pair.name: found[pair.name] for pair in PAIRS if pair.name in found}
     RECORD.write_text(json.dumps(dict(pairs=pairs), indent=1) + '\n')
-    failed = [name for name in tried if 'fails' in tried[name]]
-    print(f'{len(tried) - len(failed)} of {len(tried)} pairs work' + ''.join(f'\n{name}: fails' for name in failed))
 
 
 if __name__ == '__main__':

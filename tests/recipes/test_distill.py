@@ -19,6 +19,7 @@ from mmlckd.recipes import Recipe, design, make_recipe, tables, write
 from mmlckd.recipes.calibration import first_optimizer, measure, training_batches
 from mmlckd.registry import MODELS
 
+pytestmark = pytest.mark.slow
 FASTER = 'configs/demo/digits_faster_rcnn_r18x16.py'
 
 

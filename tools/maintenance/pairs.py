@@ -57,7 +57,7 @@ PAIRS = (
     classifiers('ResNet-50 to MobileNetV3', V3_SMALL, RESNET50),
     classifiers('RegNetX-3.2GF to 400MF', 'regnet/regnetx-400mf_8xb128_in1k', 'regnet/regnetx-3.2gf_8xb64_in1k'),
     classifiers('RepVGG-B0 to A0', 'repvgg/repvgg-A0_8xb32_in1k', 'repvgg/repvgg-B0_8xb32_in1k'),
-    segmentors('PSPNet R101 to R18', PSP_R18, PSP_R101, quick=True),
+    segmentors('PSPNet R101 to R18', PSP_R18, PSP_R101, 64, quick=True),
     segmentors(
         'SegFormer-B5 to B0',
         'segformer/segformer_mit-b0_8xb1-160k_cityscapes-1024x1024',
@@ -115,7 +115,9 @@ PAIRS = (
     ),
     detectors('Mask R-CNN R101 to R50', MASK_R50, 'mask_rcnn/mask-rcnn_r101_fpn_1x_coco'),
     detectors('Mask R-CNN Swin-T to R50', MASK_R50, 'swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco'),
-    detectors('RTMDet-l to tiny', 'rtmdet/rtmdet_tiny_8xb32-300e_coco', 'rtmdet/rtmdet_l_8xb32-300e_coco', quick=True),
+    detectors(
+        'RTMDet-l to tiny', 'rtmdet/rtmdet_tiny_8xb32-300e_coco', 'rtmdet/rtmdet_l_8xb32-300e_coco', 64, quick=True
+    ),
     detectors('YOLOX-l to tiny', 'yolox/yolox_tiny_8xb8-300e_coco', 'yolox/yolox_l_8xb8-300e_coco'),
     detectors(
         'YOLOv3 D53 to MobileNetV2',

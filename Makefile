@@ -4,7 +4,7 @@
 # make test    all tests, less than 15 minutes on two cores (compiles mmcv's operators once, 10 to 15 minutes)
 # make test-upstream   the tests that need no compiled operators, with upstream's packages and torch 2.1
 #              (WITH_OPS=1 compiles mmcv's operators once, 5 to 15 minutes, and runs all tests)
-# make nightly thousands of hostile numbers, 20 killed trainings, a training of 3,000 iterations (hours)
+# make nightly thousands of hostile numbers, all pairs of models, 20 killed trainings, a training of 3,000 iterations (hours)
 # make lint    ruff and mypy
 # make docs    the pages and the reference, into build/docs
 # Each sets up everything it needs in $(VENV), or in $(VENV)-upstream. PYTHON= and VENV= choose others; one VENV can serve several clones.
@@ -44,6 +44,7 @@ test-upstream: $(if $(WITH_OPS),$(UPSTREAM_OPS),$(UPSTREAM_INSTALLED))
 
 nightly: $(OPS)
 	$(BIN)/python -m pytest --hypothesis-profile nightly tests/losses tests/functional
+	MMLCKD_ALL_PAIRS=1 $(BIN)/python -m pytest tests/recipes/test_pairs.py
 	$(BIN)/python tools/benchmarks/crash_resume.py
 	$(BIN)/python tools/benchmarks/soak.py
 

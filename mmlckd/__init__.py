@@ -32,11 +32,15 @@ from .switches import let_none_switch_hooks_off  # noqa: E402
 let_none_switch_hooks_off()
 name_packages()
 
-__all__ = ['DATASETS', 'HOOKS', 'LOOPS', 'MODELS', 'OPTIM_WRAPPERS', '__version__', 'prepare']
+__all__ = ['DATASETS', 'HOOKS', 'LOOPS', 'MODELS', 'OPTIM_WRAPPERS', '__version__', 'make_recipe', 'prepare']
 
 
 def __getattr__(name: str):
-    """``mmlckd.prepare``, imported when it is asked for, since it needs most of the package."""
+    """``mmlckd.make_recipe`` and ``mmlckd.prepare`` are imported when asked for: they need most of the package."""
+    if name == 'make_recipe':
+        from .recipes import make_recipe
+
+        return make_recipe
     if name == 'prepare':
         from .preparing import prepare
 

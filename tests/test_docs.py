@@ -57,6 +57,8 @@ CASES = {  # a command, as a pattern: how it runs here, or where the test of wha
         'tests/checkpoints/test_other_stacks.py::test_what_is_read_is_what_would_be_written_here'
     ),
     rf'python tools/(train|test|analyze_lipschitz)\.py {DEMO}.*': CLONE,
+    rf'python tools/distill\.py {DEMO} {DEMO} .*': CLONE,
+    r'python tools/train\.py recipes/.*': CLONE,
     r'python tools/export_student\.py .*': CLONE,
     r'python tools/study\.py --preset \w+': STUDY,
     r'(python|bash) tools/(train\.py|dist_train\.sh) configs/(lckd|baselines|teachers)/.*': NO_DATA,
@@ -70,6 +72,7 @@ CASES = {  # a command, as a pattern: how it runs here, or where the test of wha
     r'python tools/benchmarks/crash_resume\.py': (
         'tests/tools/test_crash_resume.py::test_killed_and_resumed_trainings_end_with_the_bits_of_an_uninterrupted_one'
     ),
+    r'python tools/maintenance/pair_table\.py': 'tests/recipes/test_pairs.py::test_a_pair_trains_one_step',
     r'python tools/maintenance/page_tables\.py': 'tests/test_docs.py::test_tables_are_those_of_the_records',
     r'python tools/maintenance/model_zoo\.py --add \S+': (
         'tests/tools/test_model_zoo.py::test_a_finished_run_becomes_an_error_in_the_table_and_the_metafile'

@@ -29,6 +29,7 @@ LAYERS = [
     'study',
     'cli',
     'preparing',
+    'recipes',
     '__main__',
 ]
 

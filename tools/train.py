@@ -31,6 +31,11 @@ def make_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help="path of a config, or the name of another package's (mmdet::...)")
     add_run_arguments(parser)
+    add_training_arguments(parser)
+    return parser
+
+
+def add_training_arguments(parser):
     parser.add_argument(
         '--amp', action='store_true', help='automatic mixed precision: float16 on GPUs, bfloat16 on the CPU'
     )
@@ -44,7 +49,6 @@ def make_parser():
         metavar='CHECKPOINT',
         help='go on from this checkpoint, or from the last sound one in the work folder',
     )
-    return parser
 
 
 def main(args):

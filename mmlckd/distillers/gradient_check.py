@@ -6,11 +6,10 @@ import logging
 from collections.abc import Sequence
 
 from mmengine.logging import print_log
-from torch import Tensor, nn
-from torch.autograd.function import BackwardCFunction
+from torch import nn
 
 from mmlckd.compatibility import not_compiled
-from mmlckd.taps import FeatureTap, Tap
+from mmlckd.taps import FeatureTap, Tap, carries_gradient
 
 from .loss_entry import LossEntry
 
@@ -58,26 +57,6 @@ def check_gradients(entries: Sequence[LossEntry], student_feats: FeatureTap) -> 
         if found:
             message = f'losses.{entry.name} gets no gradient to the student from some of its maps ({found})'
             print_log(message, 'current', logging.WARNING)
-
-
-def carries_gradient(feat: Tensor, trainable: set[int]) -> bool:
-    """Whether backward from a tensor reaches one of the parameters, which are given by their ids.
-
-    An autograd function that is written in Python counts as reaching one: reentrant checkpointing and reversible blocks
-    give their weights gradient from inside of it, unseen in the graph.
-    """
-    if feat.grad_fn is None:
-        return id(feat) in trainable
-    waiting, seen = [feat.grad_fn], set()
-    while waiting:
-        node = waiting.pop()
-        if node in seen:
-            continue
-        if isinstance(node, BackwardCFunction) or id(getattr(node, 'variable', None)) in trainable:
-            return True
-        seen.add(node)
-        waiting.extend(before for before, _ in node.next_functions if before is not None)
-    return False
 
 
 def _reason(tap: Tap, feats: FeatureTap) -> str:

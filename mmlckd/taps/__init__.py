@@ -5,7 +5,11 @@ from __future__ import annotations
 from .dry_run import DryRun, ForwardFailed, default_input_shape, dry_run, input_shapes
 from .feature_tap import EverythingTapped, FeatureTap
 from .hosts import host_of
+from .logits import logits_pair, logits_tap
+from .pairing import Pair, auto_pairs, pair_places
 from .preprocessing import InputAdapter, Preprocessing
+from .reach import carries_gradient
+from .rule import Place, find_places
 from .tap import GridError, Tap, TapError, parse_taps
 
 __all__ = [
@@ -15,12 +19,20 @@ __all__ = [
     'ForwardFailed',
     'GridError',
     'InputAdapter',
+    'Pair',
+    'Place',
     'Preprocessing',
     'Tap',
     'TapError',
+    'auto_pairs',
+    'carries_gradient',
     'default_input_shape',
     'dry_run',
+    'find_places',
     'host_of',
     'input_shapes',
+    'logits_pair',
+    'logits_tap',
+    'pair_places',
     'parse_taps',
 ]

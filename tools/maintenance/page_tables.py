@@ -18,6 +18,7 @@ from pathlib import Path
 import cost_tables
 import evidence_tables
 import message_tables
+import pair_table
 import recipe_tables
 from marked_text import filled
 
@@ -37,6 +38,7 @@ TABLES = {
     'soak': cost_tables.soak_sentence,
     'classification': recipe_tables.classification_table,
     'recipes': recipe_tables.voc_table,
+    **{f'pairs_{host}': partial(pair_table.table, host) for host in ('mmpretrain', 'mmseg', 'mmdet')},
     'wrong_options': partial(message_tables.message_table, 'OPTIONS'),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from mmengine.utils import digit_version
@@ -22,6 +23,7 @@ __all__ = [
     'before_loading',
     'before_steps',
     'compiled_since_2_10',
+    'eagerly',
     'not_compiled',
     'plain_attention',
 ]
@@ -52,6 +54,16 @@ def plain_attention() -> Iterator[None]:
         context = sdpa_kernel(SDPBackend.MATH)
     with context:
         yield
+
+
+@not_compiled
+def eagerly(function: Callable, *args: Any, **kwargs: Any) -> Any:
+    """Call a function outside of any compiled graph.
+
+    For a second forward with other hooks: ``torch.compile`` does not look whether a module's hooks have changed, and
+    would run the graph of the first one.
+    """
+    return function(*args, **kwargs)
 
 
 def compiled_since_2_10(function: Callable) -> Callable:

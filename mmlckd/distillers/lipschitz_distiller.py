@@ -11,7 +11,7 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from mmlckd.checkpoints import install_safe_loader
-from mmlckd.compatibility import compiled_since_2_10
+from mmlckd.compatibility import compiled_since_2_10, eagerly
 from mmlckd.registry import MODELS
 
 from .distillation import Distillation
@@ -109,7 +109,7 @@ class LipschitzDistiller(nn.Module):
         student_feats = [feats]
         for second in views[1:]:
             with self.distiller.tapped_second(self) as feats:
-                super().forward(second, data_samples, mode='tensor')
+                eagerly(super().forward, second, data_samples, mode='tensor')
             student_feats.append(feats)
         # MMEngine calls the total `loss`. mmpretrain's heads call theirs so too, and would hide the total in the log.
         if 'loss' in losses:

@@ -200,17 +200,14 @@ def test_a_job_told_to_end_saves_and_one_with_a_dead_rank_ends(mnist, teacher, t
     ]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='SyncBN runs on GPUs only')
-def test_sync_bn_in_student_and_connectors(mnist, teacher, tmp_path, monkeypatch):
-    monkeypatch.setenv('PORT', '29597')
+@pytest.mark.gpu
+@pytest.mark.parametrize('processes', [1, 2])
+def test_sync_bn_in_student_and_connectors_on_nccl(processes, mnist, teacher, tmp_path, monkeypatch):
+    if torch.cuda.device_count() < processes:
+        pytest.skip(f'SyncBN runs on GPUs only, and this needs {processes}')
+    monkeypatch.setenv('PORT', str(29596 + processes))
     config = deterministic('classification', mnist, teacher, list(range(8)))
     config.sync_bn = 'torch'
     config.dump(tmp_path / 'sync.py')
-    result = run(
-        'tools/dist_train.sh',
-        tmp_path / 'sync.py',
-        str(min(2, torch.cuda.device_count())),
-        '--work-dir',
-        tmp_path / 'run',
-    )
+    result = run('tools/dist_train.sh', tmp_path / 'sync.py', str(processes), '--work-dir', tmp_path / 'run')
     assert result.returncode == 0, result.stderr[-3000:]

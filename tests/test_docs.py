@@ -68,6 +68,7 @@ CASES = {  # a command, as a pattern: how it runs here, or where the test of wha
     r'python tools/prepare_digit_scenes\.py': 'tests/tools/test_prepare.py::test_a_devkit_as_mmdet_and_mmseg_read_it',
     r'python tools/benchmarks/lipschitz_loss\.py': 'tests/test_docs.py::test_the_loss_benchmark_runs',
     r'python tools/benchmarks/train_step\.py': 'tests/test_docs.py::test_the_step_benchmark_runs',
+    r'python tools/benchmarks/gpu_check\.py': 'tests/gpu/test_gpu_check.py::test_the_report_on_the_cpu',
     r'python tools/benchmarks/soak\.py': 'tests/test_docs.py::test_the_soak_counts_what_could_grow',
     r'python tools/benchmarks/crash_resume\.py': (
         'tests/tools/test_crash_resume.py::test_killed_and_resumed_trainings_end_with_the_bits_of_an_uninterrupted_one'

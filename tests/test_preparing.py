@@ -83,7 +83,6 @@ def test_a_checkpoint_runs_no_code(folder, field):
     assert not (folder / 'ran.txt').exists()
 
 
-@pytest.mark.slow
 def test_resume_takes_the_last_sound_checkpoint(folder):
     Runner.from_cfg(mmlckd.prepare(alone(1))).train()
     work_dir = folder / 'work_dirs' / Path(ALONE).stem

@@ -29,7 +29,9 @@ def name_packages() -> None:
     the fork renamed it, as ``onedl-mmsegmentation``.
     """
     packages = mmengine_config_utils.MODULE2PACKAGE
-    packages['mmlckd'] = 'mmlckd'
+    # A module of this package: MMEngine asks Python where a module is. A distribution's files upstream's MMEngine looks
+    # for in site-packages, where an editable installation has none.
+    packages['mmlckd'] = 'mmlckd.config'
     try:
         distribution('mmsegmentation')
     except PackageNotFoundError:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, TEACHER
+from mmengine.hub import get_config
 
+import mmlckd
 from mmlckd.cli import needed_paths
 from mmlckd.config import SHIPPED, find_file, read_config, tool_command
 from mmlckd.study import Study
@@ -82,6 +85,18 @@ def test_only_configs_and_tools_are_looked_for_in_the_package(path):
 def test_a_study_finds_its_weights():
     study = Study(read_config('configs/study/readme.py'), 'readme')
     assert study.chosen() and not (study.weights_file.is_absolute() or study.weights_file.is_file())
+
+
+def test_an_editable_installation_resolves_names_of_configs(tmp_path, monkeypatch):
+    """Its site-packages has the distribution's description and not the package."""
+    description = tmp_path / f'mmlckd-{mmlckd.__version__}.dist-info'
+    description.mkdir()
+    (description / 'METADATA').write_text(f'Metadata-Version: 2.1\nName: mmlckd\nVersion: {mmlckd.__version__}\n')
+    (description / 'top_level.txt').write_text('mmlckd\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    assert Path(get_config('mmlckd::demo/mnist5k_wrn16-2.py').filename).resolve() == ROOT / TEACHER
+    (tmp_path / 'own.py').write_text("_base_ = 'mmlckd::demo/mnist5k_wrn16-2.py'\n")
+    assert read_config('own.py').model == read_config(TEACHER).model
 
 
 def test_mim_finds_each_config_by_its_name():

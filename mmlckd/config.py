@@ -29,7 +29,9 @@ def name_packages() -> None:
     the fork renamed it, as ``onedl-mmsegmentation``.
     """
     packages = mmengine_config_utils.MODULE2PACKAGE
-    packages['mmlckd'] = 'mmlckd'
+    # A module of this package: MMEngine asks Python where a module is. A distribution's files upstream's MMEngine looks
+    # for in site-packages, where an editable installation has none.
+    packages['mmlckd'] = 'mmlckd.config'
     try:
         distribution('mmsegmentation')
     except PackageNotFoundError:
@@ -48,12 +50,12 @@ def find_file(path: str) -> Path | None:
 
 
 def tool_command(command: str) -> str:
-    """A command of a config, ``python tools/NAME.py ...``, as it works in the working folder.
+    """A command, ``python tools/NAME.py ...`` or ``bash tools/NAME.sh ...``, as it works in the working folder.
 
     Where there is no such file it goes through the package's own command, ``mmlckd NAME ...``.
     """
     words = command.split(maxsplit=2)
-    if len(words) < 2 or words[0] != 'python' or Path(words[1]).is_file() or find_file(words[1]) is None:
+    if len(words) < 2 or words[0] not in ('python', 'bash') or Path(words[1]).is_file() or find_file(words[1]) is None:
         return command
     return ' '.join(['mmlckd', Path(words[1]).stem, *words[2:]])
 

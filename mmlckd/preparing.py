@@ -52,9 +52,8 @@ def prepare(config: Config) -> Config:
     if config.get('resume') and not config.get('load_from'):
         config.load_from = newest_checkpoint(config.work_dir)
         config.resume = config.load_from is not None
-    hooks = config.setdefault('default_hooks', {})
-    hooks.setdefault('finite_loss', dict(type='mmlckd.FiniteLossHook'))
-    hooks.setdefault('run_check', dict(type='mmlckd.RunCheckHook'))
+    config.setdefault('default_hooks', {})
+    config.default_hooks.setdefault('finite_loss', dict(type='mmlckd.FiniteLossHook'))
     make_resumable(config)
     check_prerequisites(config)
     return config

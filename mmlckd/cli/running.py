@@ -16,7 +16,7 @@ from mmengine.registry import MODEL_WRAPPERS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
 from mmlckd.checkpoints import install_safe_loader, trust_checkpoints
-from mmlckd.config import host_of, is_distiller, override, read_config
+from mmlckd.config import host_of, is_distiller, override, read_config, tool_command
 from mmlckd.registry import class_of, same_type
 from mmlckd.validation import check_distiller, check_run, in_words
 
@@ -129,7 +129,7 @@ def refuse_sharding(config: Config) -> None:
             raise ValueError(
                 f'{field} is {in_words(value)}, and FSDP and DeepSpeed are not supported: they shard what is trained, '
                 'which is the small student, and not the frozen teacher; take it out and train by DDP, '
-                'tools/dist_train.sh'
+                f'`{tool_command("bash tools/dist_train.sh")}`'
             )
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmlckd.config import find_file
+
 from .cell import LR, Cell, method_title
 
 Method = tuple[str, ...]
@@ -59,9 +61,10 @@ class Study:
 
     def chosen(self) -> dict[str, dict[str, float]]:
         """The weights of each method's losses; a method is its names joined by '+'. Empty before a selection."""
-        if self.weights_file is None or not self.weights_file.is_file():
+        found = find_file(str(self.weights_file)) if self.weights_file else None
+        if found is None:
             return {}
-        return {name: row['weights'] for name, row in json.loads(self.weights_file.read_text())['methods'].items()}
+        return {name: row['weights'] for name, row in json.loads(found.read_text())['methods'].items()}
 
     def cells(self) -> list[Cell]:
         """The cells of the report, seed by seed, so that an early look finds all methods."""

@@ -124,9 +124,13 @@ def test_names_of_tools(mmlckd, tmp_path):
     assert result.returncode == 2 and 'CONFIG GPUS' in result.stderr
 
 
-def test_mim_trains(mmlckd, tmp_path):
+def test_mim_trains_tests_and_runs(mmlckd, tmp_path):
     pytest.importorskip('mim')
     options = ['--cfg-options', 'train_cfg.max_epochs=1', 'train_dataloader.dataset.ann_file=meta/train_100.txt']
     result = mmlckd('train', 'mmlckd', 'student_16px.py', '--work-dir', tmp_path, *options, module='mim')
     assert result.returncode == 0 and (tmp_path / 'last_checkpoint').is_file(), result.stderr[-3000:]
-    assert mmlckd('run', 'mmlckd', 'prepare_digits', '--help', module='mim').returncode == 0
+    checkpoint = (tmp_path / 'last_checkpoint').read_text()
+    result = mmlckd('test', 'mmlckd', 'student_16px.py', '--checkpoint', checkpoint, module='mim')
+    assert result.returncode == 0 and 'accuracy/top1' in result.stdout + result.stderr, result.stderr[-3000:]
+    result = mmlckd('run', 'mmlckd', 'export_student', checkpoint, tmp_path / 'student.pth', module='mim')
+    assert result.returncode == 0 and len(list(tmp_path.glob('student-*.pth'))) == 1, result.stderr[-3000:]

@@ -71,9 +71,10 @@ class LocalLipschitzKDLoss(MapwiseLoss):
         return relative_change_error(student, teacher, self.floor)
 
     def statistics(self) -> dict[str, Tensor]:
-        """``local_student`` and ``local_teacher``, one value a tap: the outputs' changes over the inputs' changes, both
-        summed over the batch, in output units per pixel value. A mean of quotients would be ruled by images whose two
-        views are nearly the same.
+        """``local_student`` and ``local_teacher``, one value a tap: how far outputs move for how far inputs move.
+
+        Each value is the sum of the outputs' changes over the sum of the inputs' changes, in output units per pixel
+        value. A mean of quotients would be ruled by images whose two views are nearly the same.
         """
         if self._input_change is None or not self._changes:
             return {}

@@ -78,8 +78,9 @@ def _number(rebuilder: Rebuilder, made: Made) -> Any:
 
 
 def _history(rebuilder: Rebuilder, made: Made) -> HistoryBuffer:
-    """A log history from exactly its fields. Pickles look up its statistics by ``getattr``; here they are the
-    class's.
+    """A log history from exactly its fields.
+
+    Pickles look up its statistics by ``getattr``. Here they are those of the class.
     """
     arguments(made, state=True)
     if type(made.state) is not Table or not all(len(pair) == 2 and type(pair[0]) is str for pair in made.state):

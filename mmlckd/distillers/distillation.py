@@ -17,10 +17,10 @@ from mmlckd.taps import DryRun, FeatureTap, Preprocessing, Tap, dry_run
 
 from .connectors import Connector
 from .frozen_teacher import FrozenTeacher
-from .gradient_check import check_gradients
-from .loss_entry import LossEntry
+from .gradient_check import check_gradients, check_values
+from .loss_entry import LossEntry, name_connectors
 from .max_share import hold_to_shares
-from .views import check_views
+from .views import check_views, input_change, second_view
 
 
 class Distillation(nn.Module):
@@ -67,6 +67,7 @@ class Distillation(nn.Module):
             raise ValueError(
                 'losses has no entry, and the student would learn alone: give one, or train the student config'
             )
+        name_connectors(self.entries)
         self.losses.update({entry.name: entry.loss for entry in self.entries})
         self.view = None if view is None else MODELS.build(view)
         check_views(self.view, {entry.name: entry.views for entry in self.entries})
@@ -117,7 +118,7 @@ class Distillation(nn.Module):
         """The batch, and its second view where there is one.
 
         Raises:
-            ValueError: The inputs are not one tensor of images.
+            ValueError: The inputs are not one tensor of images, or the second view is no batch like the first.
         """
         if not isinstance(inputs, Tensor):
             parts = f' of {", ".join(map(repr, inputs))}' if isinstance(inputs, dict) else ''
@@ -129,12 +130,10 @@ class Distillation(nn.Module):
         if self.view is None:
             return [inputs]
         with torch.no_grad():
-            second = self.view(inputs, data_samples)
-            change = second - inputs
-            if self.pixel_std is not None:
-                change = change * self.pixel_std.to(change).view(-1, 1, 1)
+            second = second_view(self.view, inputs, data_samples)
+            change = input_change(inputs, second, self.pixel_std)
             for entry in self._looking():
-                entry.see_views(change.flatten(1).norm(dim=1))
+                entry.see_views(change)
         return [inputs, second]
 
     def targets(self, views: Sequence[Tensor], data_samples: list | None) -> dict[str, Any]:
@@ -175,25 +174,30 @@ class Distillation(nn.Module):
         """
         for feats in student_feats:
             feats.refuse_overwritten('student')
-        if not self.checked and student_feats[0].model.training and torch.is_grad_enabled():
-            self._check(student_feats[0])
-        connected: dict[tuple[str, str], Tensor] = {}
+        student = student_feats[0].model
+        first = not self.checked and student.training and torch.is_grad_enabled()
+        if first:
+            check_gradients(self.entries, student_feats)
+        connected: dict[tuple[str, str, Tap], Tensor] = {}
         losses = {}
         for entry in self.entries:
             maps = entry.select(student_feats, entry.student_taps)
-            for i, key in enumerate(entry.connectors or ()):
-                if (key, entry.views) not in connected:
-                    connected[key, entry.views] = self.connectors[key](maps[i])
-                maps[i] = connected[key, entry.views]
-            losses[entry.key] = entry.compare(maps, targets.pop(entry.name))
-        return losses
+            for i, (key, tap) in enumerate(zip(entry.connectors or (), entry.student_taps)):
+                place = key, entry.views, tap  # one connector serves taps that lay tokens out on different grids
+                if place not in connected:
+                    connected[place] = self.connectors[key](maps[i])
+                maps[i] = connected[place]
+            losses[entry.name] = entry.compare(maps, targets.pop(entry.name))
+        if first:
+            check_values(losses, student)
+            self._warn(student_feats[0])
+            self.checked = True
+        return {entry.key: losses[entry.name] for entry in self.entries}
 
-    def _check(self, student_feats: FeatureTap) -> None:
-        check_gradients(self.entries, student_feats)
+    def _warn(self, student_feats: FeatureTap) -> None:
         for entry in self.entries:
             for warning in entry.warnings([student_feats[tap].shape for tap in entry.student_taps]):
                 print_log(warning, 'current', logging.WARNING)
-        self.checked = True
 
     def capped(self, losses: dict[str, Any], parse_losses: Callable[[dict], tuple]) -> dict[str, Any]:
         """The losses of a step, those of entries with a ``max_share`` held to it."""

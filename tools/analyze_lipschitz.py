@@ -105,6 +105,7 @@ def check(args):
     for name in ('noise', 'epsilon'):
         if min(getattr(args, name)) < 0:
             raise ValueError(f'--{name} has {min(getattr(args, name)):g}: strengths are pixel values from 0 on')
+    others(args)
     out = args.out or Path(args.checkpoint).parent / 'lipschitz_report'
     check_folder('--out', out)
     return out

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conftest import ROOT
 
 import mmlckd
 from mmlckd.registry import HOOKS, MODELS
@@ -32,3 +35,21 @@ def test_registered_names():
 
 def test_type_checkers_find_the_annotations():
     assert (Path(mmlckd.__file__).parent / 'py.typed').is_file()
+
+
+EVERYTHING = """
+import importlib, pkgutil, sys
+import mmlckd
+names = [module.name for module in pkgutil.walk_packages(mmlckd.__path__, 'mmlckd.')]
+for name in names:
+    if 'figure' not in name.rpartition('.')[2]:
+        importlib.import_module(name)
+print(len(names), sorted(name for name in sys.modules if name.partition('.')[0] == 'matplotlib'))
+"""
+
+
+def test_only_figures_need_matplotlib():
+    """Importing it takes a quarter of a second, and machines that train may lack it."""
+    result = subprocess.run([sys.executable, '-c', EVERYTHING], cwd=ROOT, text=True, capture_output=True)
+    count, _, found = result.stdout.strip().splitlines()[-1].partition(' ')
+    assert int(count) > 50 and found == '[]', result.stderr

@@ -107,7 +107,8 @@ class DistillationLoss(nn.Module):
                 entry looks at a second view, whose labels nobody knows.
 
         Returns:
-            Anything; :meth:`compare` gets it as it is, once, and may overwrite it.
+            Anything; :meth:`compare` gets it as it is, once. It may overwrite what is its own, but not the teacher's
+            maps, which other losses compare, too.
         """
         return [feat.detach() for feat in teacher_feats]
 
@@ -115,7 +116,8 @@ class DistillationLoss(nn.Module):
         """The loss of one batch, with ``loss_weight`` in it.
 
         Args:
-            student_feats: The student's maps, in the precision the student ran in. Differentiable.
+            student_feats: The student's maps, in the precision the student ran in. Differentiable. Other losses compare
+                them, too: do not change them in place.
             targets: What :meth:`targets` returned for this batch.
 
         Returns:

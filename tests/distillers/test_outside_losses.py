@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import nn
 
@@ -211,3 +212,51 @@ def test_a_hook_can_change_the_weight(batch):
     model, _ = distil(batch, type='mmlckd.EachMapLoss', loss=dict(type='torch.nn.MSELoss'))
     model.distiller.losses['outside'].loss_weight = 0.0
     assert model(**batch, mode='loss')['distiller.loss_outside'].item() == 0
+
+
+def rectified_in_place(student_feats, teacher_feats):
+    return sum(
+        (F.relu(ours, inplace=True) - theirs).square().mean() for ours, theirs in zip(student_feats, teacher_feats)
+    )
+
+
+def teacher_in_place(student_feats, teacher_feats):
+    return sum((ours - theirs.mul_(2)).square().mean() for ours, theirs in zip(student_feats, teacher_feats))
+
+
+def copies_in_place(student_feats, teacher_feats):
+    return sum((ours.clone().relu_() - theirs).square().mean() for ours, theirs in zip(student_feats, teacher_feats))
+
+
+class Outside(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, student_feats, teacher_feats):
+        return self.function(student_feats, teacher_feats)
+
+
+def step_of(batch, function, connectors, order=('outside', 'at')):
+    losses = dict(
+        outside=dict(type=Outside, function=function, connectors=connectors),
+        at=dict(type='mmlckd.AttentionTransferLoss', connectors=connectors),
+    )
+    cfg = dict(type='mmlckd.LipschitzDistiller', student=wrn(1), teacher=dict(model=wrn(2 if connectors else 1)))
+    model = MODELS.build(dict(cfg, taps=['backbone.bn'], losses={name: losses[name] for name in order})).train()
+    return model(**batch, mode='loss')
+
+
+@pytest.mark.parametrize('connectors', [False, True])
+@pytest.mark.parametrize('function', [rectified_in_place, teacher_in_place])
+def test_a_loss_that_changes_the_maps_of_another_is_refused(batch, function, connectors):
+    with pytest.raises(ValueError, match='losses.outside changes maps in place that losses.at compares, too: let it'):
+        step_of(batch, function, connectors)
+
+
+@pytest.mark.parametrize('connectors', [False, True])
+def test_in_place_on_what_is_a_losss_own(batch, connectors):
+    assert step_of(batch, copies_in_place, connectors)
+    for function in (rectified_in_place, teacher_in_place):  # nothing comes after it
+        assert step_of(batch, function, connectors, order=('at', 'outside'))
+        assert step_of(batch, function, connectors, order=('outside',))

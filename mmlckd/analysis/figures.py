@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STYLE = {'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False}
 STUDENT, TEACHER = '#0072B2', '#D55E00'  # Okabe and Ito's blue and vermilion, told apart by colour-blind readers
@@ -37,6 +39,9 @@ def plot_report(record: dict, folder: Path) -> list[Path]:
     Returns:
         Their paths. A figure is left out if a network has no numbers for it.
     """
+    import matplotlib  # takes a quarter of a second, and only pictures need it
+    from matplotlib.figure import Figure
+
     networks = record['networks']
     drawings = dict(pairs=_draw_pairs, layers=_draw_layers, local=_draw_local, robustness=_draw_robustness)
     paths = []

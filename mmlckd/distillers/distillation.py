@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmlckd.compatibility import eagerly
@@ -16,8 +14,8 @@ from mmlckd.registry import MODELS
 from mmlckd.taps import DryRun, FeatureTap, Preprocessing, Tap, dry_run
 
 from .connectors import Connector
+from .first_step import FirstStep
 from .frozen_teacher import FrozenTeacher
-from .gradient_check import check_gradients, check_values
 from .loss_entry import LossEntry, name_connectors
 from .max_share import hold_to_shares
 from .views import check_views, input_change, second_view
@@ -167,17 +165,16 @@ class Distillation(nn.Module):
 
         ``student_feats`` are of the forwards of the first view, and of the second where there is one.
 
-        The first training step is looked at: whether every loss can teach the student anything.
+        The first training step is looked at, see :class:`FirstStep`.
 
         Raises:
-            ValueError: It cannot, or a map was overwritten in place.
+            ValueError: A loss teaches the student nothing, or a map was overwritten in place.
         """
         for feats in student_feats:
             feats.refuse_overwritten('student')
-        student = student_feats[0].model
-        first = not self.checked and student.training and torch.is_grad_enabled()
-        if first:
-            check_gradients(self.entries, student_feats)
+        first = None
+        if not self.checked and student_feats[0].model.training and torch.is_grad_enabled():
+            first = FirstStep(self.entries, student_feats, targets)
         connected: dict[tuple[str, str, Tap], Tensor] = {}
         losses = {}
         for entry in self.entries:
@@ -187,17 +184,15 @@ class Distillation(nn.Module):
                 if place not in connected:
                     connected[place] = self.connectors[key](maps[i])
                 maps[i] = connected[place]
+            if first is not None:
+                first.before(maps)
             losses[entry.name] = entry.compare(maps, targets.pop(entry.name))
-        if first:
-            check_values(losses, student)
-            self._warn(student_feats[0])
+            if first is not None:
+                first.after(entry, maps)
+        if first is not None:
+            first.end(self.entries, losses)
             self.checked = True
         return {entry.key: losses[entry.name] for entry in self.entries}
-
-    def _warn(self, student_feats: FeatureTap) -> None:
-        for entry in self.entries:
-            for warning in entry.warnings([student_feats[tap].shape for tap in entry.student_taps]):
-                print_log(warning, 'current', logging.WARNING)
 
     def capped(self, losses: dict[str, Any], parse_losses: Callable[[dict], tuple]) -> dict[str, Any]:
         """The losses of a step, those of entries with a ``max_share`` held to it."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mmlckd.losses import DistillationLoss
-from mmlckd.registry import MODELS
-from mmlckd.taps import FeatureTap, Tap, auto_pairs, logits_pair, parse_taps
+from mmlckd.taps import FeatureTap, Tap
 
+from .entry_parts import both_sides, build_loss, choose_teacher
 from .frozen_teacher import FrozenTeacher
 from .views import choose_views
 
@@ -54,11 +54,11 @@ class LossEntry:
         cfg = dict(cfg)
         spec = cfg.pop('taps', taps)
         connectors, max_share, views = (cfg.pop(key, default) for key, default in OPTIONS.items())
-        teacher = _choose_teacher(name, cfg.pop('teacher', None), teachers)
+        teacher = choose_teacher(name, cfg.pop('teacher', None), teachers)
         if max_share is not None and not 0 < max_share < 1:
             raise ValueError(f'losses.{name}.max_share is {max_share!r}: give a part of the total between 0 and 1')
-        student_taps, teacher_taps = _both_sides(name, spec, student, teachers[teacher])
-        loss = _build_loss(name, cfg)
+        student_taps, teacher_taps = both_sides(name, spec, student, teachers[teacher])
+        loss = build_loss(name, cfg)
         views = choose_views(name, loss, views)
         entry = cls(name, loss, teacher, student_taps, teacher_taps, None, max_share, views)
         if connectors:
@@ -159,45 +159,6 @@ def name_connectors(entries: Sequence[LossEntry]) -> None:
                 key if len(named[key]) == 1 else _connector_key(*joined, dot='/')
                 for key, joined in zip(entry.connectors, entry.joined)
             ]
-
-
-def _build_loss(name: str, cfg: dict) -> nn.Module:
-    try:
-        return MODELS.build(cfg)
-    except ValueError as error:  # it begins with the field
-        raise ValueError(f'losses.{name}.{error}') from error
-
-
-def _choose_teacher(name: str, teacher: Any, teachers: Mapping[str, FrozenTeacher]) -> str:
-    choices = ', '.join(map(repr, teachers))
-    if teacher is None and len(teachers) > 1:
-        raise ValueError(f'losses.{name} names no teacher and there are several: set its teacher to one of {choices}')
-    if teacher is not None and teacher not in list(teachers):
-        raise ValueError(f'losses.{name}.teacher is {teacher!r}: choose one of {choices}')
-    return next(iter(teachers)) if teacher is None else teacher
-
-
-def _both_sides(name: str, spec: Any, student: nn.Module, teacher: FrozenTeacher) -> tuple[list[Tap], list[Tap]]:
-    """Taps of the student and of the teacher, pair by pair."""
-    if spec is None:
-        raise ValueError(f'losses.{name} has no taps and the distiller none to share: list the modules to compare')
-    if spec == 'auto':
-        pairs = auto_pairs(student, teacher.model)
-        return [ours.tap for ours, _ in pairs], [theirs.tap for _, theirs in pairs]
-    if spec == 'logits':
-        ours, theirs = logits_pair(student, teacher.model)
-        return [ours], [theirs]
-    spec = spec if isinstance(spec, dict) else dict(student=spec, teacher=spec)
-    if set(spec) != {'student', 'teacher'}:
-        raise ValueError(f'taps has the fields {sorted(spec)}: give a list, or dict(student=[...], teacher=[...])')
-    student_taps = parse_taps(spec['student'], student, 'student')
-    teacher_taps = parse_taps(spec['teacher'], teacher.model, teacher.name)
-    if len(student_taps) != len(teacher_taps) or not student_taps:
-        raise ValueError(
-            f'losses.{name} has {len(student_taps)} student taps and {len(teacher_taps)} teacher taps: '
-            'both lists need the same number, at least one'
-        )
-    return student_taps, teacher_taps
 
 
 def _connector_key(name: str, student: str, teacher: str, dot: str = '_') -> str:

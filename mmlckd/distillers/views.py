@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from mmlckd.losses import DistillationLoss
 from mmlckd.registry import MODELS
 
 VIEWS = ('first', 'second', 'both')
@@ -107,11 +108,12 @@ def choose_views(name: str, loss: nn.Module, asked: str | None) -> str:
     Raises:
         ValueError: There is no such choice, or the loss needs both views.
     """
-    wanted = getattr(loss, 'views', 'first')
+    wanted = loss.views if isinstance(loss, DistillationLoss) else 'first'
+    for field, value in ((f'losses.{name}.views', asked), (f'{type(loss).__name__}.views', wanted)):
+        if value not in (None, *VIEWS):
+            raise ValueError(f'{field} is {value!r}: choose one of {", ".join(map(repr, VIEWS))}')
     if asked is None:
         return wanted
-    if asked not in VIEWS:
-        raise ValueError(f'losses.{name}.views is {asked!r}: choose one of {", ".join(map(repr, VIEWS))}')
     if wanted == 'both' and asked != 'both':
         raise ValueError(f'losses.{name}.views is {asked!r}, and {type(loss).__name__} needs both: leave `views` out')
     return asked

@@ -77,6 +77,8 @@ class LocalLipschitzKDLoss(MapwiseLoss):
                     f'student map {i} has {2 * len(change)} rows for {images} images in two views: '
                     'tap a module that gives equally many rows for each image'
                 )
+        if not images:  # no pair has a loss then
+            self._changes = [change.detach().new_zeros(3, 0) for change in changes]
         return self.compare_maps(changes, targets)
 
     def pair_loss(self, student: Tensor, teacher: Tensor, kept: Tensor) -> Tensor:
@@ -103,7 +105,7 @@ class LocalLipschitzKDLoss(MapwiseLoss):
     @staticmethod
     def _quotients(changes: Tensor, input_change: Tensor) -> Tensor:
         """(2,): the student's and the teacher's quotient. Where an image has several rows, it is kept if all are."""
-        *sizes, kept = changes.unflatten(1, (len(input_change), -1)).unbind()
+        *sizes, kept = changes.view(3, len(input_change), -1 if len(input_change) else 1).unbind()
         kept = kept.bool().all(1) & input_change.isfinite()
         moved = input_change.where(kept, 0.0).sum()
         sums = torch.stack([size.sum(1).where(kept, 0.0).sum() for size in sizes])

@@ -15,7 +15,7 @@ from test_lipschitz_distiller import KD, LIPSCHITZ, TAPS, build, wrn
 from torch import nn
 
 from mmlckd.cli.prerequisites import needed_paths
-from mmlckd.distillers import FrozenTeacher, distillation
+from mmlckd.distillers import FrozenTeacher, first_step
 from mmlckd.losses.ofd_loss import relu_margin
 from mmlckd.registry import MODELS
 
@@ -398,7 +398,7 @@ def test_a_map_overwritten_unforeseen_is_refused():
 @pytest.fixture
 def heard(monkeypatch):
     sentences = []
-    monkeypatch.setattr(distillation, 'print_log', lambda message, logger, level: sentences.append(message))
+    monkeypatch.setattr(first_step, 'print_log', lambda message, logger, level: sentences.append(message))
     return sentences
 
 

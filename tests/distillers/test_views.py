@@ -277,6 +277,15 @@ def test_wrong_fields_are_named(classification, arguments, message):
         build(classification, **{'taps': ['head.fc'], **arguments})
 
 
+def test_views_of_losses_from_elsewhere(classification, monkeypatch):
+    monkeypatch.setattr('mmlckd.losses.AttentionTransferLoss.views', 'two', raising=False)
+    with pytest.raises(ValueError, match="AttentionTransferLoss.views is 'two': choose one of 'first', 'second'"):
+        build(classification, dict(at=dict(type='mmlckd.AttentionTransferLoss')))
+    monkeypatch.setattr(nn.MSELoss, 'views', 2, raising=False)  # of a plain module, which means something else by it
+    model = build(classification, dict(outside=dict(type=nn.MSELoss)), view=None)
+    assert model.distiller.entries[0].views == 'first'
+
+
 @pytest.mark.parametrize('views', ['second', 'both'])
 def test_a_loss_of_labels_cannot_look_at_the_second_view(classification, views):
     model = build(classification, dict(dkd=dict(type='mmlckd.DKDLoss', views=views)), taps=['head.fc']).eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,7 +26,8 @@ class Distillation(nn.Module):
     """Frozen teachers, and what compares a student with them.
 
     Its children are what is trained and saved beside the student: ``connectors`` and ``losses``. The teachers are no
-    modules, so they are neither. They move between devices with this module, and copies share them.
+    modules, so they are neither. They move between devices with this module, and to a wider precision but to no
+    narrower one. Copies share them.
 
     Args:
         student: The network to train.
@@ -212,8 +214,14 @@ class Distillation(nn.Module):
     def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> Distillation:
         super()._apply(fn, *args, **kwargs)  # torch 2.1 and later have a second argument
         for teacher in self.teachers.values():
-            teacher.model._apply(fn)
+            teacher.model._apply(functools.partial(_moved, fn))
         return self
+
+
+def _moved(fn: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
+    """A teacher's tensor after a move of the student. It loses no digits: copies in half precision share teachers."""
+    moved = fn(value)
+    return moved if torch.promote_types(moved.dtype, value.dtype) == moved.dtype else value.to(moved.device)
 
 
 def _taps_of(entries: Sequence[LossEntry], side: str) -> list[Tap]:

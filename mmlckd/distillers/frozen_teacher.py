@@ -151,8 +151,10 @@ class FrozenTeacher:
             ValueError: A tapped map was overwritten in place, as it was not in the dry run; or as :meth:`load`.
         """
         self.load()
-        if next(self.model.parameters()).device != inputs.device:
+        weight = next(self.model.parameters())
+        if weight.device != inputs.device:
             self.model.to(inputs.device)  # a copy of the student, which shares this teacher, was moved elsewhere
+        inputs = inputs.to(weight.dtype)  # so may a copy in half precision
         feats = FeatureTap(self.model, self.taps if taps is None else taps, self.last_calls, self.overwritten)
         with feats, self._autocast(inputs.device.type):
             self.model(self.adapter(inputs, data_samples), data_samples, mode='tensor')

@@ -186,6 +186,21 @@ def test_a_teacher_follows_the_batch_to_its_device():
     assert moved == [torch.device('meta')]
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+def test_a_copy_of_another_precision_takes_no_digit_from_the_teacher(batch, dtype):
+    model = build(losses=dict(kd=KD)).train()
+    teacher = model.distiller.teacher
+    teacher.load()
+    before = copy.deepcopy(teacher.model.state_dict())
+    twin = copy.deepcopy(model).to(dtype)
+    for each, inputs in ((model, batch['inputs']), (twin, batch['inputs'].to(dtype))):
+        assert each(inputs, batch['data_samples'], mode='loss')['distiller.loss_kd'].isfinite()
+    after = teacher.model.state_dict()
+    assert all(torch.equal(value.to(after[name].dtype), after[name]) for name, value in before.items())
+    expected = torch.promote_types(dtype, torch.float32)
+    assert teacher.model.head.fc.weight.dtype == expected and twin.head.fc.weight.dtype == dtype
+
+
 # Weights
 
 

@@ -140,10 +140,11 @@ def check_views(view: object, views: dict[str, str]) -> None:
 
 def _sizes(inputs: Tensor, data_samples: Sequence | None) -> list[tuple[int, int]]:
     """(height, width) of the image in each padded input; the full size where samples tell none, as plain labels do."""
-    full = tuple(inputs.shape[2:])
+    height, width = inputs.shape[2:]
     samples = data_samples if isinstance(data_samples, (list, tuple)) else ()
-    shapes = [getattr(sample, 'get', {}.get)('img_shape', None) or full for sample in samples]
-    return [(shape[0], shape[1]) for shape in shapes] or [full] * len(inputs)
+    told = [sample.get('img_shape', None) if hasattr(sample, 'get') else None for sample in samples]
+    shapes = [shape or (height, width) for shape in told]
+    return [(shape[0], shape[1]) for shape in shapes] or [(height, width)] * len(inputs)
 
 
 def _padded(inputs: Tensor, data_samples: Sequence | None) -> bool:

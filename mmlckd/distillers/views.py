@@ -141,10 +141,11 @@ def check_views(view: object, views: dict[str, str]) -> None:
 def _sizes(inputs: Tensor, data_samples: Sequence | None) -> list[tuple[int, int]]:
     """(height, width) of the image in each padded input; the full size where samples tell none, as plain labels do."""
     height, width = inputs.shape[2:]
-    samples = data_samples if isinstance(data_samples, (list, tuple)) else ()
-    told = [sample.get('img_shape', None) if hasattr(sample, 'get') else None for sample in samples]
-    shapes = [shape or (height, width) for shape in told]
-    return [(shape[0], shape[1]) for shape in shapes] or [(height, width)] * len(inputs)
+    sizes = []
+    for sample in data_samples if isinstance(data_samples, (list, tuple)) else ():
+        shape = sample.get('img_shape', None) if hasattr(sample, 'get') else None
+        sizes.append((shape[0], shape[1]) if shape else (height, width))
+    return sizes or [(height, width)] * len(inputs)
 
 
 def _padded(inputs: Tensor, data_samples: Sequence | None) -> bool:

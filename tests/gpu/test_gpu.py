@@ -129,8 +129,6 @@ def test_mixed_precision_trains(dtype):
         last = step(model, data, wrapper)
     assert all(value == value and abs(value) < 1e6 for value in last.values())
     assert all(not torch.equal(weight, before[name]) for name, weight in model.named_parameters() if weight.dim() > 1)
-    if HAS_GPU and dtype == 'float16':
-        assert wrapper.loss_scaler.get_scale() > 0
 
 
 @pytest.mark.parametrize('precision', ['fp16', 'bf16'] if HAS_GPU else ['bf16'])

@@ -94,6 +94,8 @@ def tests(args, folder, console):
         outcome = 'passed' if problem is None else problem.tag.replace('failure', 'failed')
         why = '' if problem is None else problem.get('message', '').splitlines()[0][:200]
         rows.append(dict(name=case.get('name'), outcome=outcome, why=why, seconds=float(case.get('time'))))
+    if not rows:
+        raise RuntimeError(f'pytest ended with exit code {code} and ran no test: its output is above')
     return rows
 
 

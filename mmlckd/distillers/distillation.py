@@ -167,7 +167,7 @@ class Distillation(nn.Module):
 
         ``student_feats`` are of the forwards of the first view, and of the second where there is one.
 
-        The first training step is looked at, see :class:`FirstStep`.
+        The first training step is looked at, see ``FirstStep``.
 
         Raises:
             ValueError: A loss teaches the student nothing, or a map was overwritten in place.

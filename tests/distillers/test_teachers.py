@@ -186,7 +186,7 @@ def test_a_teacher_follows_the_batch_to_its_device():
     assert moved == [torch.device('meta')]
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float64])  # torch 2.1 has no float16 convolution on CPUs
 def test_a_copy_of_another_precision_takes_no_digit_from_the_teacher(batch, dtype):
     model = build(losses=dict(kd=KD)).train()
     teacher = model.distiller.teacher

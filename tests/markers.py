@@ -15,22 +15,12 @@ import multiprocessing
 import re
 import subprocess
 from collections.abc import Callable, Iterator, ValuesView
-from importlib.metadata import PackageNotFoundError, distribution
 from types import CodeType
 
 import pytest
+from install_mmcv import is_upstream
 
 ALL_RECIPES = ('test_configs.py', 'test_docs.py', 'test_model_zoo.py')
-
-
-def is_upstream() -> bool:
-    """Whether mmseg is upstream's: OneDL's distributions have other names."""
-    try:
-        distribution('mmsegmentation')
-    except PackageNotFoundError:
-        return False
-    return True
-
 
 DETECTORS = re.compile('mmdet|detection|rcnn|retinanet')
 SEGMENTORS = re.compile(r'mmcv\.ops|mmseg|segment|deeplab|upernet')

@@ -105,7 +105,6 @@ def check(args):
     for name in ('noise', 'epsilon'):
         if min(getattr(args, name)) < 0:
             raise ValueError(f'--{name} has {min(getattr(args, name)):g}: strengths are pixel values from 0 on')
-    others(args)
     out = args.out or Path(args.checkpoint).parent / 'lipschitz_report'
     check_folder('--out', out)
     return out
@@ -160,13 +159,13 @@ def write(record, out, console):
 
 
 def main(args):
-    out = check(args)
+    out, compared = check(args), others(args)
     config = read_run_config(args)
     console = Console(width=None if sys.stdout.isatty() else 160)  # in a file a table is whole
     check_prerequisites(config, ['test_dataloader'])
     enter_scope(config)
     MMLogger.get_instance('analysis', log_level='ERROR')
-    networks = load_networks(config, args.checkpoint, others(args), args.untrained, args.teacher, args.seed)
+    networks = load_networks(config, args.checkpoint, compared, args.untrained, args.teacher, args.seed)
     if is_distiller(config.model) and 'teacher' not in networks:
         console.print('the teacher is left out: the config names no checkpoint of it, and --teacher is not given')
     loader = Runner.build_dataloader(config.test_dataloader, seed=args.seed)

@@ -14,7 +14,6 @@ from typing import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
 
 def with_noise(images: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
@@ -25,6 +24,8 @@ def with_noise(images: Tensor, sigma: float, generator: torch.Generator) -> Tens
 
 def blurred(images: Tensor, sigma: float) -> Tensor:
     """Gaussian blur of standard deviation ``sigma``, in pixels; the kernel reaches to three of it."""
+    from torchvision.transforms.functional import gaussian_blur  # nothing else here needs torchvision
+
     reach = min(math.ceil(3 * sigma), min(images.shape[2:]) - 1)  # torchvision mirrors the border
     return gaussian_blur(images, 2 * reach + 1, sigma) if sigma > 0 else images
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -79,8 +80,9 @@ def design(
     network = MODELS.build(bare_model(config))
     plan = choose(network, frozen.model, guidance)
     recipe = Recipe(student, read_config(student), teacher, checkpoint, plan)
-    measured = _measure(recipe, plan, network, frozen.model, overrides or {}, batches) if calibrate else None
-    return Recipe(student, recipe.config, teacher, checkpoint, plan, measured)
+    if not calibrate:
+        return recipe
+    return replace(recipe, measured=_measure(recipe, plan, network, frozen.model, overrides or {}, batches))
 
 
 def _student_config(student: str, overrides: dict[str, Any]) -> Config:

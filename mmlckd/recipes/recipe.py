@@ -11,6 +11,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from mmlckd.checkpoints import AtomicBackend
 from mmlckd.config import DISTILLER, find_file
 from mmlckd.taps import Tap
 
@@ -151,11 +152,4 @@ def tap_spec(tap: Tap) -> str | dict[str, Any]:
 
 def write(recipe: Recipe, path: str | Path) -> None:
     """Write a recipe's text whole or not at all; folders are made."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        beside.write_text(recipe.as_text(path), encoding='utf-8')
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    AtomicBackend().put_text(recipe.as_text(path), path)

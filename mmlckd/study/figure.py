@@ -40,7 +40,7 @@ def plot_study(records: list[dict], path: Path) -> Path:
 
 
 def plot_cost(records: list[dict], path: Path) -> Path | None:
-    """Draw what each method gains over the student alone against its cost: a dot for every seed, a ring for the mean.
+    """Draw what each method gains over the student alone against its cost: a dot for every seed, and their mean.
 
     A column for each data set, and a row each for accuracy and for accuracy under FGSM. Methods with the transmitting
     term are left out. Nothing is drawn, and None returned, where a data set has no student alone.
@@ -58,7 +58,8 @@ def plot_cost(records: list[dict], path: Path) -> Path | None:
             for i, method in enumerate(shown):
                 if method in methods:
                     color = 'tab:orange' if is_guided(method) else f'C{(0, 2, 4, 5, 7, 8, 9)[i % 7]}'
-                    _draw_gain(axis, methods[method], methods[()], measure, color, MARKERS[i % len(MARKERS)])
+                    marker = MARKERS[i % len(MARKERS)]
+                    _draw_gain(axis, method_title(method), methods[method], methods[()], measure, color, marker)
             axis.axhline(0, color='black', linewidth=0.8)
             axis.grid(alpha=0.3)
         line[0].set_ylabel(f'{measure}, points over alone')
@@ -66,24 +67,23 @@ def plot_cost(records: list[dict], path: Path) -> Path | None:
         axis.set_title(data, fontsize=10)
     for axis in axes[-1]:
         axis.set_xlabel('cost, trainings of the student alone')
-    handles, _ = axes[0][0].get_legend_handles_labels()
-    figure.legend(
-        handles, list(map(method_title, shown)), loc='outside lower center', ncols=3, frameon=False, fontsize=8
-    )
+    handles = {label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=3, frameon=False, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     return path
 
 
-def _draw_gain(axis: Axes, group: list[dict], alone: list[dict], measure: str, color: str, marker: str) -> None:
-    """A method's seeds, each against the student alone of the same seed, and their mean."""
+def _draw_gain(
+    axis: Axes, title: str, group: list[dict], alone: list[dict], measure: str, color: str, marker: str
+) -> None:
+    """A method's seeds, each against the student alone of the same seed, and their mean; nothing without such seeds."""
     start = {record['seed']: record[measure] for record in alone}
-    pairs = [(record['cost'], record[measure] - start[record['seed']]) for record in group if record['seed'] in start]
-    costs, gains = zip(*pairs)
-    middle = statistics.median(costs)
-    axis.plot([middle] * len(gains), gains, marker, color=color, alpha=0.35, markersize=4, markeredgewidth=0)
-    mean = statistics.fmean(gains)
-    axis.plot([middle], [mean], marker, color=color, markersize=9, markeredgecolor='black', label=method_title(()))
+    gains = [record[measure] - start[record['seed']] for record in group if record['seed'] in start]
+    if gains:
+        cost, mean = statistics.median(record['cost'] for record in group), statistics.fmean(gains)
+        axis.plot([cost] * len(gains), gains, marker, color=color, alpha=0.35, markersize=4, markeredgewidth=0)
+        axis.plot([cost], [mean], marker, color=color, markersize=9, markeredgecolor='black', label=title)
 
 
 def _draw_results(axis: Axes, methods: dict[tuple[str, ...], list[dict]]) -> None:

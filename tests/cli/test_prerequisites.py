@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from conftest import ROOT, run
-from markers import is_upstream
+from install_mmcv import is_upstream
 
 from mmlckd.cli import check_prerequisites
 from mmlckd.config import read_config

@@ -77,17 +77,13 @@ class SameNoise(nn.Module):
         return inputs + self.noise.to(inputs)
 
 
-def losses_of(model, data):
-    return model(**data, mode='loss')
-
-
 def gradients(model):
     return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
 
 
-def step(model, data, wrapper, forward=None):
+def step(model, data, wrapper):
     with wrapper.optim_context(model):
-        losses = (forward or losses_of)(model, data)
+        losses = model(**data, mode='loss')
         total, _ = model.parse_losses(losses)
     wrapper.update_params(total)
     return {name: value.item() for name, value in losses.items() if 'loss' in name}
@@ -96,7 +92,7 @@ def step(model, data, wrapper, forward=None):
 def test_losses_and_gradients_are_those_of_the_cpu():
     ours, reference = distiller(), distiller('cpu')
     for model in (ours, reference):
-        sum(losses_of(model, batch(model)).values()).backward()
+        sum(model(**batch(model), mode='loss').values()).backward()
     expected = gradients(reference)
     assert expected.keys() == gradients(ours).keys()
     for name, grad in gradients(ours).items():
@@ -121,7 +117,7 @@ def test_mixed_precision_trains(dtype):
     wrapper = build_optim_wrapper(model, dict(kind, optimizer=SGD))
     data = batch(model)
     first = step(model, data, wrapper)
-    exact = {name: value.item() for name, value in losses_of(full, batch(full)).items() if 'loss' in name}
+    exact = {name: value.item() for name, value in full(**batch(full), mode='loss').items() if 'loss' in name}
     # 16-bit operands have 8 or 11 bits, and errors add up over ten layers and a pair's product
     assert first == pytest.approx(exact, rel=0.1)
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
@@ -136,7 +132,7 @@ def test_a_teacher_at_half_precision_gives_nearly_the_same_losses(precision):
     full, half = distiller(), distiller(precision=precision)
     half.distiller.teacher.model.load_state_dict(full.distiller.teacher.model.state_dict())
     exact, found = (
-        {name: value.item() for name, value in losses_of(model, batch(model)).items() if 'loss' in name}
+        {name: value.item() for name, value in model(**batch(model), mode='loss').items() if 'loss' in name}
         for model in (full, half)
     )
     assert found == pytest.approx(exact, rel=0.1)
@@ -146,8 +142,8 @@ def test_channels_last():
     plain, last = distiller(), distiller().to(memory_format=torch.channels_last)
     data = batch(last)
     data['inputs'] = data['inputs'].contiguous(memory_format=torch.channels_last)
-    sum(losses_of(last, data).values()).backward()
-    sum(losses_of(plain, batch(plain)).values()).backward()
+    sum(last(**data, mode='loss').values()).backward()
+    sum(plain(**batch(plain), mode='loss').values()).backward()
     for name, grad in gradients(plain).items():
         torch.testing.assert_close(gradients(last)[name], grad, rtol=1e-3, atol=1e-3 * grad.abs().max())
 
@@ -157,9 +153,9 @@ def test_channels_last():
 def test_a_compiled_step_has_the_same_losses():
     compiled, plain = distiller(), distiller()
     data = batch(compiled)
-    forward = torch.compile(lambda: losses_of(compiled, data), backend='inductor' if HAS_GPU else 'eager')
+    forward = torch.compile(lambda: compiled(**data, mode='loss'), backend='inductor' if HAS_GPU else 'eager')
     for _ in range(2):
-        found, exact = forward(), losses_of(plain, batch(plain))
+        found, exact = forward(), plain(**batch(plain), mode='loss')
         for name in exact:
             torch.testing.assert_close(found[name], exact[name], rtol=2e-3, atol=1e-5)
 
@@ -167,11 +163,11 @@ def test_a_compiled_step_has_the_same_losses():
 @NEEDS_GPU
 def test_a_step_on_another_stream():
     one, other = distiller(), distiller()
-    sum(losses_of(one, batch(one)).values()).backward()
+    sum(one(**batch(one), mode='loss').values()).backward()
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        sum(losses_of(other, batch(other)).values()).backward()
+        sum(other(**batch(other), mode='loss').values()).backward()
     torch.cuda.current_stream().wait_stream(stream)
     for name, grad in gradients(one).items():
         torch.testing.assert_close(gradients(other)[name], grad, rtol=1e-3, atol=1e-3 * grad.abs().max())

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, run, save_untrained
-from markers import is_upstream
+from install_mmcv import is_upstream
 from mmengine.runner import Runner
 
 from mmlckd.checkpoints import read_checkpoint

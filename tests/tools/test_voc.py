@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, run, save_untrained, stock_tool, total_and_parts
-from markers import is_upstream
+from install_mmcv import is_upstream
 
 from mmlckd.checkpoints import read_checkpoint
 from mmlckd.cli import leaf_datasets

@@ -37,8 +37,8 @@ def network(name: str, size: int) -> nn.Module:
     model = plain(bare_model(read_config(name)), size)
     if name.startswith('mmseg'):
         model.data_preprocessor.size = (size, size)
-    # Random resizes would make the images larger than they need be.
-    model.data_preprocessor.pop('batch_augments', None) if name.startswith('mmdet') else None
+    if name.startswith('mmdet'):  # random resizes would make the images larger than they need be
+        model.data_preprocessor.pop('batch_augments', None)
     return revert_sync_batchnorm(MODELS.build(model))
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from .dry_run import DryRun, ForwardFailed, default_input_shape, dry_run, input_shapes
+from .dry_run import DryRun, ForwardFailed, dry_run
 from .feature_tap import EverythingTapped, FeatureTap
 from .hosts import host_of
+from .input_shapes import default_input_shape, input_shapes
 from .logits import logits_pair, logits_tap
 from .pairing import Pair, auto_pairs, pair_places
+from .parsing import parse_taps
 from .preprocessing import InputAdapter, Preprocessing
 from .reach import carries_gradient
 from .rule import Place, find_places
-from .tap import GridError, Tap, TapError, parse_taps
+from .tap import GridError, Tap, TapError
 
 __all__ = [
     'DryRun',

@@ -12,8 +12,8 @@ class Connector(nn.Sequential):
     """1 x 1 convolution without bias and batch norm.
 
     Maps (B, in_channels, H, W) become (B, out_channels, H, W); tokens (B, N, in_channels) become (B, N, out_channels).
-    Tokens are taken as a map of N positions, so the convolution is a linear map of each token, and the norm's statistics
-    are those of all tokens of the batch. One connector serves tokens with and without a grid.
+    Tokens are taken as a map of N positions, so the convolution is a linear map of each token, and the norm's
+    statistics are those of all tokens of the batch. One connector serves tokens with and without a grid.
 
     The norm of tokens is a batch norm and no layer norm: a layer norm would bring every token to the same length,
     and the lengths are part of what losses compare; a batch norm is one affine map for all tokens.

@@ -392,7 +392,7 @@ def test_different_preprocessing_is_honoured(batch):
             "teacher.precision is 'int8': choose one of 'fp32', 'bf16', 'fp16'",
         ),
         (
-            dict(losses=dict(ofd=dict(type='mmlckd.OFDLoss', connectors=True)), taps=['backbone.layer1']),
+            dict(losses=dict(ofd=dict(type='mmlckd.OFDLoss', margins_from=['backbone.layer1'])), taps=['backbone.bn']),
             'no affine batch norm of the teacher',
         ),
     ],

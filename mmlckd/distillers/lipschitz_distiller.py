@@ -41,7 +41,7 @@ class LipschitzDistiller(nn.Module):
             dict(student=..., teacher=...) of these; 'auto' for what :func:`mmlckd.taps.auto_pairs` finds, 'logits' for
             what :func:`mmlckd.taps.logits_pair` finds. See :class:`mmlckd.taps.Tap` for the forms of one.
         input_shape: (C, H, W) of the dry run. None: the channels of the data preprocessor or of the first convolution,
-            at the size the backbone is made for, or at the first of 16, 32, 64, 128 and 224 px that the network takes.
+            at the size the backbone is made for, or at the first size from 16 to 512 px that the network takes.
         data_preprocessor: The student's, where the config has it at top level (mmpretrain's habit).
         teachers: Name to teacher, in the place of ``teacher`` where there are several.
         view: How a second view of each batch is made, for losses that look at it: dict(type='mmlckd.MixedView'),

@@ -13,7 +13,7 @@ from torch import nn
 
 from .feature_tap import FeatureTap
 from .forwards import forward_of_zeros, left_as_it_was
-from .input_shapes import input_shapes
+from .input_shapes import LARGE, input_shapes
 from .reach import carries_gradient
 from .tap import Tap, TapError
 
@@ -80,11 +80,15 @@ def dry_run(
     tried, partial = [], None
     error: ForwardFailed | None = None
     for shape in [tuple(input_shape)] if input_shape is not None else input_shapes(model):
+        if partial is not None and max(shape[1:]) > LARGE:
+            break
         tried.append(shape)
         try:
             run = _dry_run(model, taps, shape, side, trained)
         except ForwardFailed as failure:
             error = failure
+            if isinstance(failure.__cause__, TypeError):  # no size will do
+                break
             continue
         partial = run if run.complete else partial or run
         if run.complete:
@@ -94,9 +98,12 @@ def dry_run(
         return partial
     assert error is not None
     inputs = f'an input of {tried[0]}' if len(tried) == 1 else f'inputs of {", ".join(map(str, tried))}'
-    raise ForwardFailed(
-        f"the {side}'s dry run on {inputs} failed ({error}): set input_shape=(C, H, W) to a size it takes"
-    ) from error.__cause__
+    remedy = 'set input_shape=(C, H, W) to a size it takes'
+    if isinstance(error.__cause__, TypeError):
+        remedy = (
+            "its forward in mode 'tensor' does not get to all taps, so tap modules that come before, as the backbone's"
+        )
+    raise ForwardFailed(f"the {side}'s dry run on {inputs} failed ({error}): {remedy}") from error.__cause__
 
 
 def _dry_run(model: nn.Module, taps: Sequence[Tap], input_shape: tuple[int, ...], side: str, trained: bool) -> DryRun:

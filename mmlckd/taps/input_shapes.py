@@ -8,7 +8,8 @@ from torch import nn
 
 from .preprocessing import Preprocessing
 
-SIZES = (16, 32, 64, 128, 224)  # in px, tried in this order
+SIZES = (16, 32, 64, 128, 224, 320, 512)  # in px, tried in this order
+LARGE = 224  # in px; above it only where nothing has worked, such as for the head of an SSD
 
 
 def input_shapes(model: nn.Module) -> Iterator[tuple[int, int, int]]:

@@ -49,7 +49,7 @@ class Network(nn.Module):
         return self.head(feat)
 
 
-@pytest.mark.parametrize('smallest', [0, 20, 100, 200])
+@pytest.mark.parametrize('smallest', [0, 20, 100, 200, 300, 500])
 def test_larger_sizes_are_tried_until_one_works(smallest):
     network = Network(smallest=smallest, mean=3)
     run = dry_run(network, [Tap('stem')], None, 'student')
@@ -80,9 +80,26 @@ def test_channels_are_the_data_preprocessors():
 def test_a_failure_after_the_last_tap_is_none():
     network = Network(smallest_to_end=999, mean=3)
     run = dry_run(network, [Tap('stem')], None, 'student')
+    assert max(network.seen) == (3, 224, 224)  # larger sizes are for networks that take none of these
     assert not run.complete and run.shapes == {Tap('stem'): (1, 4, 16, 16)} and run.last_calls == {Tap('stem'): 0}
     with pytest.raises(ForwardFailed, match='too small for the head'):
         dry_run(network, [Tap('head')], None, 'student')
+
+
+def test_a_wrong_call_is_not_tried_at_other_sizes():
+    class NeedsSamples(Network):
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            feat = self.stem(inputs)
+            self.seen.append(inputs.shape[-1])
+            return self.head(feat, *data_samples)  # as mmseg's Mask2Former
+
+    network = NeedsSamples(mean=3)
+    with pytest.raises(
+        ForwardFailed, match="TypeError.*mode 'tensor' does not get to all taps, so tap modules that come"
+    ):
+        dry_run(network, [Tap('head')], None, 'student')
+    assert network.seen == [16]
+    assert dry_run(network, [Tap('stem')], None, 'student').shapes
 
 
 def test_a_size_at_which_all_goes_well_is_preferred():
@@ -123,8 +140,8 @@ def test_a_grid_finds_its_size():
     network = Tokens()
     assert dry_run(network, [Tap('body', grid=(8, 8))], None, 'student').input_shape == (3, 32, 32)
     assert network.seen == [16, 32]
-    with pytest.raises(ForwardFailed, match=r'GridError: tap body has grid=\(99, 99\)'):
-        dry_run(Tokens(), [Tap('body', grid=(99, 99))], None, 'student')
+    with pytest.raises(ForwardFailed, match=r'GridError: tap body has grid=\(300, 300\)'):
+        dry_run(Tokens(), [Tap('body', grid=(300, 300))], None, 'student')
     with pytest.raises(TapError, match='fewer class tokens than the 4 of the grid'):
         Tap('body', grid=(2, 2)).select(torch.zeros(1, 16, 8))  # tokens of a larger image
 
@@ -210,6 +227,28 @@ CONFIGS = {
         ['backbone.patch_embed.projection', 'backbone.norm3', 'head.fc'],
         (3, 224, 224),
     ),
+    'SSD': ('mmdet::ssd/ssd300_coco.py', ['backbone.features.22', 'bbox_head.cls_convs.0'], (3, 320, 320)),
+    'FCOS': (
+        'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+        ['backbone.layer2', dict(module='bbox_head.conv_cls', call='all')],
+        (3, 16, 16),
+    ),
+    'Mask2Former': ('mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py', ['backbone.layer2'], (3, 16, 16)),
+    'Deformable DETR': (
+        'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
+        ['backbone.layer2'],
+        (3, 16, 16),
+    ),
+    'Mask2Former of mmseg': (
+        'mmseg::mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024.py',
+        ['backbone.layer2'],
+        (3, 16, 16),
+    ),
+    'Swin stages of mmdet': (
+        'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py',
+        [dict(module='backbone.stages.0', index=2, grid='auto')],
+        (3, 16, 16),
+    ),
     'Inception': ('mmpretrain::inception_v3/inception-v3_8xb32_in1k.py', ['backbone.Mixed_7c'], (3, 128, 128)),
 }
 
@@ -219,7 +258,9 @@ def test_networks_of_the_hosts(path, taps, shape):
     scope = path.partition(':')[0]
     __import__(f'{scope}.models')
     init_default_scope(scope)
-    model = MODELS.build(bare_model(read_config(path)))
+    config = bare_model(read_config(path))
+    config.backbone.pop('init_cfg', None)
+    model = revert_sync_batchnorm(MODELS.build(config))
     taps = parse_taps(taps, model, 'student')
     run = dry_run(model, taps, None, 'student', trained=True)
     assert run.input_shape == shape and list(run.shapes) == taps

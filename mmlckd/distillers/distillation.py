@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmlckd.registry import MODELS
 from mmlckd.taps import DryRun, FeatureTap, Preprocessing, Tap, dry_run
 
+from .channel_check import refuse_other_channels
 from .connectors import Connector
 from .frozen_teacher import FrozenTeacher
 from .gradient_check import check_gradients
@@ -98,6 +99,7 @@ class Distillation(nn.Module):
             theirs = teacher.prepare(_taps_of(entries, 'teacher'), student, ours.input_shape, input_shape)
             for entry in entries:
                 self._add_connectors(entry, ours, theirs)
+                refuse_other_channels(entry, student, ours, teacher.model, theirs)
                 entry.check_channels([theirs.channels(tap) for tap in entry.teacher_taps])
 
     def _add_connectors(self, entry: LossEntry, ours: DryRun, theirs: DryRun) -> None:

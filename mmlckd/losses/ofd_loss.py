@@ -84,6 +84,8 @@ class OFDLoss(DistillationLoss):
     mean over positions are this project's.
     """
 
+    alike = 'shape'  # of both sides of a pair
+
     def __init__(
         self,
         loss_weight: float = 1.0,

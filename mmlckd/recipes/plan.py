@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from mmlckd.taps import Pair, auto_pairs, host_of, logits_pair
+from mmlckd.taps import Pair, auto_pairs, host_of, output_pairs
 
 TASKS = dict(mmpretrain='classifier', mmdet='detector', mmseg='segmentor')
 
@@ -77,8 +77,8 @@ def choose(student: nn.Module, teacher: nn.Module, guidance: bool = False) -> Pl
     shares = SHARES[host]
     terms, notes = [_features(pairs, shares['features'])], []
     try:
-        ours, theirs = logits_pair(student, teacher)
-        terms.insert(0, _logits(host, [ours.module], [theirs.module], shares['logits']))
+        student_taps, teacher_taps = zip(*_outputs(student, teacher))
+        terms.insert(0, _logits(host, list(student_taps), list(teacher_taps), shares['logits']))
     except ValueError as error:
         reason = str(error).removeprefix("taps is 'logits' and ").partition(': ')[0]
         notes.append(f'no loss on logits: {reason}')
@@ -92,6 +92,13 @@ def choose(student: nn.Module, teacher: nn.Module, guidance: bool = False) -> Pl
     why = "logits move between two views as the teacher's do"
     terms.append(Term('local', local, shares['logits'], why, 1.0, guarded=False))
     return Plan(pairs, terms, dict(type='mmlckd.MixedView'), notes)
+
+
+def _outputs(student: nn.Module, teacher: nn.Module) -> list[tuple[str, str]]:
+    """Paths of the logits of both networks."""
+    if host_of(student) == 'mmdet':
+        raise ValueError("heads of detectors are compared only where a recipe says so, by taps='logits'")
+    return [(ours.module, theirs.module) for ours, theirs in output_pairs(student, teacher)]
 
 
 def _features(pairs: list[Pair], share: float) -> Term:

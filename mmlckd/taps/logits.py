@@ -107,7 +107,7 @@ def _heads_of(model: nn.Module, side: str) -> dict[str, str]:
     tasks = getattr(head, 'task_heads', None)
     if tasks is None:
         return {'': path}
-    return {task: f'{path}.task_heads.{task}' for task in tasks.keys()}
+    return {task: f'{path}.task_heads.{task}' for task in tasks}
 
 
 def _tap_in(model: nn.Module, path: str, side: str) -> Tap:

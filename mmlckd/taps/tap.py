@@ -65,7 +65,8 @@ class Tap:
             raise ValueError(f'{name} is named by a {type(self.module).__name__}: give a dotted module path')
         if self.io not in ('input', 'output'):
             raise ValueError(f"{name} has io={self.io!r}: choose 'input' or 'output'")
-        if self.call != 'all' and (not _is_int(self.call) or self.call < -1):
+        counted = isinstance(self.call, int) and not isinstance(self.call, bool) and self.call >= -1
+        if not counted and self.call != 'all':
             raise ValueError(f"{name} has call={self.call!r}: count from 0, or give -1 for the last call or 'all'")
         if self.index is not None and not _is_int(self.index):
             raise ValueError(f'{name} has index={self.index!r}: give the position of one element, counted from 0')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,8 +10,7 @@ import torch
 from mmengine.logging import print_log
 from torch import nn
 
-from .feature_tap import FeatureTap
-from .forwards import forward_of_zeros, left_as_it_was
+from .forwards import Seen, forward_of_zeros, left_as_it_was
 from .input_shapes import LARGE, input_shapes
 from .reach import carries_gradient
 from .tap import Tap, TapError
@@ -111,23 +109,14 @@ def _dry_run(model: nn.Module, taps: Sequence[Tap], input_shape: tuple[int, ...]
         module = model.get_submodule(tap.module)
         if tap.io == 'input' and getattr(module, 'inplace', False):
             vars(module)['inplace'] = False
-    fired = Counter()
     laid_out = {tap: replace(tap, grid=None) for tap in taps if tap.grid == 'auto'}
     with left_as_it_was(model):
-        handles = [
-            module.register_forward_hook(lambda *_, path=path: fired.update([path]))
-            for path, module in model.named_modules()
-        ]
-        try:
-            feats, failure, frozen = _in_its_mode(model, [*taps, *laid_out.values()], input_shape, trained)
-        finally:
-            for handle in handles:
-                handle.remove()
+        feats, failure, frozen = _in_its_mode(model, [*taps, *laid_out.values()], input_shape, trained)
     missing = [tap for tap in taps if tap not in feats.maps]
     if missing and failure is not None:
         raise ForwardFailed(f'{type(failure).__name__}: {failure}') from failure
     if missing:
-        raise ValueError(_never_fires(missing[0], feats, fired, side))
+        raise ValueError(_never_fires(missing[0], feats, side))
     for tap in taps:
         _refuse_levels(tap, feats, side)
     return DryRun(
@@ -143,7 +132,7 @@ def _dry_run(model: nn.Module, taps: Sequence[Tap], input_shape: tuple[int, ...]
 
 def _in_its_mode(
     model: nn.Module, taps: Sequence[Tap], input_shape: tuple[int, ...], trained: bool
-) -> tuple[FeatureTap, Exception | None, set[Tap]]:
+) -> tuple[Seen, Exception | None, set[Tap]]:
     """What a forward in training mode gives, or, where it fails or none is wanted, one in evaluation mode."""
     if trained:
         try:
@@ -163,19 +152,25 @@ def _tokens(feat: torch.Tensor) -> int:
     return feat[0].numel() // feat.shape[1 if feat.dim() == 4 else 2]
 
 
-def _never_fires(tap: Tap, feats: FeatureTap, fired: Counter, side: str) -> str:
-    inner = sorted(path for path in fired if path.startswith(tap.module + '.'))
+def _never_fires(tap: Tap, feats: Seen, side: str) -> str:
+    inner = sorted(path for path in feats.fired if path.startswith(tap.module + '.'))
     often = f'fires only {feats.calls[tap]} times' if feats.calls[tap] else 'never fires through a call'
     hint = f'modules inside it that do: {", ".join(inner[:6])}' if inner else 'tap another module'
     return f"the {side}'s tap {tap} {often} in a forward; {hint}"
 
 
-def _refuse_levels(tap: Tap, feats: FeatureTap, side: str) -> None:
+def _refuse_levels(tap: Tap, feats: Seen, side: str) -> None:
     """See that a tap of the last call does not mean one level of several, such as the coarsest of a detector's head.
+
+    A block that uses one activation several times is no such module, although its stride may lie between two calls.
 
     Raises:
         TapError: Other calls of its module give maps of the same channels and of another size.
     """
+    parent = tap.module.rpartition('.')[0]
+    in_a_block = '.' in parent and feats.fired[parent] == 1
+    if in_a_block and next(feats.model.get_submodule(tap.module).parameters(), None) is None:
+        return
     maps = [shape for shape in feats.shapes[tap] if len(shape) == 4]
     if tap.call != -1 or all(shape[1] != maps[-1][1] or shape[2:] == maps[-1][2:] for shape in maps):
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,9 +24,17 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device('cpu')
 
 
+class Seen(FeatureTap):
+    """What the taps saw in one forward, and how often each module fired in it, by its path."""
+
+    def __init__(self, model: nn.Module, taps: Sequence[Tap]):
+        super().__init__(model, taps)
+        self.fired: Counter[str] = Counter()
+
+
 def forward_of_zeros(
     model: nn.Module, taps: Sequence[Tap], input_shape: Sequence[int], batch_size: int
-) -> tuple[FeatureTap, Exception | None]:
+) -> tuple[Seen, Exception | None]:
     """What the taps saw in one forward, and the error that it ended with; in the network's current mode.
 
     Where all taps are in ``backbone`` and ``neck``, only these run, so that no head can fail. The whole network runs
@@ -42,8 +51,12 @@ def forward_of_zeros(
     return _collected(model, taps, lambda: model(inputs, _samples(model, inputs), mode='tensor'))
 
 
-def _collected(model: nn.Module, taps: Sequence[Tap], run: Callable[[], Any]) -> tuple[FeatureTap, Exception | None]:
-    feats, failure = FeatureTap(model, taps), None
+def _collected(model: nn.Module, taps: Sequence[Tap], run: Callable[[], Any]) -> tuple[Seen, Exception | None]:
+    feats, failure = Seen(model, taps), None
+    handles = [
+        module.register_forward_hook(lambda *_, path=path: feats.fired.update([path]))
+        for path, module in model.named_modules()
+    ]
     try:
         with feats:
             run()
@@ -51,6 +64,9 @@ def _collected(model: nn.Module, taps: Sequence[Tap], run: Callable[[], Any]) ->
         if isinstance(error, TapError) and not isinstance(error, GridError):
             raise
         failure = error
+    finally:
+        for handle in handles:
+            handle.remove()
     return feats, failure
 
 

@@ -286,6 +286,33 @@ def test_a_tap_is_no_single_level_unless_it_says_which():
     assert list(shapes.shapes.values()) == [(1, 720, 128 // stride, 128 // stride) for stride in (8, 16, 32, 64, 128)]
 
 
+class OneBlock(nn.Module):
+    """A bottleneck with a stride, whose one ReLU fires at two sizes, and a ReLU of the network's own that does too."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Module()
+        self.backbone.relu = nn.ReLU()
+        self.backbone.block = nn.Module()
+        self.backbone.block.conv, self.backbone.block.relu = nn.Conv2d(3, 3, 1, 2), nn.ReLU()
+        self.backbone.block.forward = self._block
+
+    def _block(self, feat):
+        block = self.backbone.block
+        return block.relu(block.conv(block.relu(feat)))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        return self.backbone.relu(self.backbone.block(self.backbone.relu(inputs)))
+
+
+def test_one_activation_of_a_block_may_fire_at_two_sizes():
+    tap = Tap('backbone.block.relu', io='input')
+    run = dry_run(OneBlock(), [tap], None, 'student', trained=True)
+    assert run.shapes[tap] == (1, 3, 8, 8) and run.last_calls[tap] == 1  # as RegNet's stages of one block
+    with pytest.raises(TapError, match='backbone.relu is for the last of 2 calls'):
+        dry_run(OneBlock(), [Tap('backbone.relu')], None, 'student')
+
+
 def test_calls_that_cannot_be_counted_are_to_be_named():
     with pytest.raises(
         ValueError, match=r'no forward shows how many there are: give a tap for each, call=0, .*too small'

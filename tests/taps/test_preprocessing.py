@@ -8,6 +8,7 @@ import random
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import init_default_scope
 
 from mmlckd.registry import MODELS
 from mmlckd.taps import InputAdapter
@@ -15,11 +16,13 @@ from mmlckd.taps import InputAdapter
 
 def detection(**fields):
     __import__('mmdet.models')
+    init_default_scope('mmdet')  # in which batch augmentations are looked up
     return MODELS.build(dict(type='mmdet.DetDataPreprocessor', pad_size_divisor=32, **fields))
 
 
 def classification(**fields):
     __import__('mmpretrain.models')
+    init_default_scope('mmpretrain')  # in which batch augmentations are looked up
     return MODELS.build(dict(type='mmpretrain.ClsDataPreprocessor', **fields))
 
 
@@ -90,6 +93,7 @@ def test_a_small_difference_is_a_difference(other):
 
 def segmentation(**fields):
     __import__('mmseg.models')
+    init_default_scope('mmseg')  # in which batch augmentations are looked up
     return MODELS.build(dict(type='mmseg.SegDataPreProcessor', **fields))
 
 

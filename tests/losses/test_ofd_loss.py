@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import integrate
 from scipy.stats import norm as normal
+from short_run import distillation
 from torch import nn
 
 from mmlckd.losses import OFDLoss
@@ -238,6 +239,22 @@ def test_measured_margins_go_on_where_a_checkpoint_ends():
     after.load_state_dict(before.state_dict(), strict=True)
     assert found + [after([student], [batch]).item() for batch in batches[7:]] == expected
     assert len(set(expected)) == len(batches)
+
+
+def test_a_resumed_run_ends_as_the_whole_one(classification, tmp_path, monkeypatch):
+    monkeypatch.setattr('time.sleep', lambda seconds: None)  # MMEngine waits where it looks for its place in the data
+
+    def run(folder, iters, resume=False):
+        losses = dict(ofd=dict(type='mmlckd.OFDLoss', connectors=True, loss_weight=1e-3))
+        runner = distillation(classification, tmp_path / folder, [], iters=iters, resume=resume, losses=losses)
+        runner.train()
+        return runner.model.state_dict()
+
+    whole = run('whole', 5)
+    run('cut', 2)
+    resumed = run('cut', 5, resume=tmp_path / 'cut' / 'iter_2.pth')
+    assert resumed['distiller.losses.ofd.measured.0.batches'] == 5
+    assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_processes_measure_together(monkeypatch):

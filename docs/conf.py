@@ -15,7 +15,7 @@ version = release = (ROOT / 'mmlckd' / 'version.py').read_text().split("'")[1]
 # The source folder is the repository, so that a page's links hold on the site as they do in the repository.
 listed = ['git', 'ls-files', '--cached', '--others', '--exclude-standard', '*.md', 'docs/*.rst']
 include_patterns = subprocess.run(listed, cwd=ROOT, text=True, capture_output=True, check=True).stdout.split()
-exclude_patterns = ['.*', 'build', 'data', 'work_dirs', 'mmlckd', 'tests']
+exclude_patterns = ['.*', '**/.*', 'build', 'data', 'work_dirs', 'mmlckd', 'tests']
 root_doc = 'docs/index'
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.viewcode']
 myst_heading_anchors = 4

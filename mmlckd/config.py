@@ -16,25 +16,48 @@ from mmengine.runner import Runner
 
 from mmlckd.registry import MODELS, class_of, same_type
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+_PACKAGE = Path(__file__).resolve().parent
+# Configs and tools: copies in a wheel, links in a clone. A clone without symbolic links has them at its root.
+SHIPPED = _PACKAGE / '.mim' if (_PACKAGE / '.mim' / 'configs').is_dir() else _PACKAGE.parent
 DISTILLER = 'mmlckd.LipschitzDistiller'
 
 
-def alias_mmseg() -> None:
-    """Let ``mmseg::...`` configs resolve with OneDL's packages.
+def name_packages() -> None:
+    """Let ``mmlckd::...`` configs resolve, and ``mmseg::...`` with OneDL's packages.
 
-    MMEngine knows mmseg by its old distribution name; the fork renamed it, as ``onedl-mmsegmentation``.
+    MMEngine has a list of the packages that it knows. This one is not in it, and mmseg is by its old distribution name;
+    the fork renamed it, as ``onedl-mmsegmentation``.
     """
+    packages = mmengine_config_utils.MODULE2PACKAGE
+    # A module of this package: MMEngine asks Python where a module is. A distribution's files upstream's MMEngine looks
+    # for in site-packages, where an editable installation has none.
+    packages['mmlckd'] = 'mmlckd.config'
     try:
         distribution('mmsegmentation')
     except PackageNotFoundError:
-        mmengine_config_utils.MODULE2PACKAGE['mmseg'] = 'onedl-mmsegmentation'
+        packages['mmseg'] = 'onedl-mmsegmentation'
 
 
 def find_file(path: str) -> Path | None:
-    """The file of that path, seen from the working folder or else from the repository's root; None if in neither."""
-    candidates = (Path(path).expanduser(), REPOSITORY / path)
+    """The file of that path, seen from the working folder or else among what this package ships; None if in neither.
+
+    Shipped are ``configs/...`` and ``tools/...``. Data, weights and work folders are the user's.
+    """
+    candidates = [Path(path).expanduser()]
+    if Path(path).parts[:1] in (('configs',), ('tools',)):
+        candidates.append(SHIPPED / path)
     return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def tool_command(command: str) -> str:
+    """A command, ``python tools/NAME.py ...`` or ``bash tools/NAME.sh ...``, as it works in the working folder.
+
+    Where there is no such file it goes through the package's own command, ``mmlckd NAME ...``.
+    """
+    words = command.split(maxsplit=2)
+    if len(words) < 2 or words[0] not in ('python', 'bash') or Path(words[1]).is_file() or find_file(words[1]) is None:
+        return command
+    return ' '.join(['mmlckd', Path(words[1]).stem, *words[2:]])
 
 
 def read_config(path: str) -> Config:
@@ -44,19 +67,37 @@ def read_config(path: str) -> Config:
         FileNotFoundError: There is no such config.
         ValueError: It cannot be read.
     """
-    alias_mmseg()
     found = find_file(str(path))
     if found is None and '::' not in str(path):
         raise FileNotFoundError(
-            f'config {str(path)!r} does not exist, seen from the working folder and from {REPOSITORY}: name a file'
+            f'config {str(path)!r} does not exist, neither in the working folder nor among those of mmlckd: name a file'
         )
     try:
-        return Config.fromfile(found) if found else get_config(str(path))
+        config = Config.fromfile(found) if found else get_config(str(path))
     except Exception as error:  # a config is a program: anything may go wrong in it
         root: BaseException = error
         while root.__cause__ is not None:
             root = root.__cause__
         raise ValueError(f'config {str(path)!r} cannot be read: {type(root).__name__}: {root}') from error
+    return without_own_scope(config)
+
+
+def without_own_scope(config: Config) -> Config:
+    """The config, in which names without a scope are of ``default_scope`` again; changed in place.
+
+    For a base ``mmlckd::...`` MMEngine writes ``_scope_='mmlckd'`` into every dict with a type. This package's configs
+    are of mmpretrain, mmdet or mmseg, and write the scope of their own types.
+    """
+    waiting: list[Any] = [config._cfg_dict]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            if node.get('_scope_') == 'mmlckd':
+                del node['_scope_']
+            waiting.extend(node.values())
+        elif isinstance(node, (list, tuple)):
+            waiting.extend(node)
+    return config
 
 
 def override(config: Config, options: dict[str, Any]) -> Config:

@@ -21,6 +21,9 @@ from mmlckd.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 STAGES = [f'backbone.layer{i}' for i in (1, 2, 3, 4)]
+COMPILES = pytest.mark.skipif(
+    torch.__version__.startswith('2.0.') and sys.version_info >= (3, 11), reason='torch 2.0 compiles up to Python 3.10'
+)
 
 
 settings.register_profile('default', deadline=None, max_examples=60)

@@ -2,7 +2,8 @@
 
 - ``process``: the test, its fixtures or a helper of its module calls ``conftest.run``, or names ``subprocess`` or
   ``multiprocessing``.
-- ``ops``: the test, or a helper, fixture, table row or parameter of it, names mmdet or a detector.
+- ``ops``: the test, or a helper, fixture, table row or parameter of it, names mmdet or a detector. With upstream's
+  packages mmseg or a segmentor too: its mmseg imports mmcv's operators even where it does not use them.
 - ``slow``: its file goes through all recipes. Other slow tests have the marker written above them.
 """
 
@@ -14,12 +15,26 @@ import multiprocessing
 import re
 import subprocess
 from collections.abc import Callable, Iterator, ValuesView
+from importlib.metadata import PackageNotFoundError, distribution
 from types import CodeType
 
 import pytest
 
-DETECTORS = re.compile('mmdet|detection|rcnn|retinanet')
 ALL_RECIPES = ('test_configs.py', 'test_docs.py', 'test_model_zoo.py')
+
+
+def is_upstream() -> bool:
+    """Whether mmseg is upstream's: OneDL's distributions have other names."""
+    try:
+        distribution('mmsegmentation')
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+DETECTORS = re.compile('mmdet|detection|rcnn|retinanet')
+SEGMENTORS = re.compile(r'mmcv\.ops|mmseg|segment|deeplab|upernet')
+NEED_OPERATORS = [DETECTORS, SEGMENTORS] if is_upstream() else [DETECTORS]
 
 
 def add_markers(item: pytest.Function, run: Callable) -> None:
@@ -32,7 +47,7 @@ def add_markers(item: pytest.Function, run: Callable) -> None:
     named = [row for name in parameters for row in rows(item.function, name)]
     own = [function for function in fixtures if function.__module__ == item.function.__module__]
     found = [*map(str, parameters), *words(item.function, *own, *functions_in([*parameters, *named]))]
-    if any(DETECTORS.search(word) for word in found):
+    if any(pattern.search(word) for word in found for pattern in NEED_OPERATORS):
         item.add_marker(pytest.mark.ops)
     if item.path.name in ALL_RECIPES:
         item.add_marker(pytest.mark.slow)
@@ -75,7 +90,16 @@ def words(*functions: Callable) -> Iterator[str]:
         if inspect.isfunction(value) and value.__module__ in modules:
             for code in codes(value):
                 yield from code.co_names
-                yield from (constant for constant in code.co_consts if isinstance(constant, str))
+                yield from strings(code.co_consts)
+
+
+def strings(constants: tuple) -> Iterator[str]:
+    """The strings among constants, and in the tuples among them."""
+    for constant in constants:
+        if isinstance(constant, str):
+            yield constant
+        elif isinstance(constant, tuple):
+            yield from strings(constant)
 
 
 def global_names(function: Callable) -> set[str]:

@@ -84,16 +84,20 @@ def small(model, width):
     return model
 
 
-def distillation(family, folder, hooks, connectors=True, iters=4, accumulate=1, epochs=None, resume=False, losses=None):
+def distillation(
+    family, folder, hooks, connectors=True, iters=4, accumulate=1, epochs=None, resume=False, losses=None, view=None
+):
     """Runner of a distiller, of some iterations, or of some epochs of two iterations; each leaves a checkpoint."""
     torch.manual_seed(0)
+    losses = losses or dict(lipschitz=dict(type='mmlckd.LipschitzKDLoss', connectors=connectors))
     model = MODELS.build(
         dict(
             type='mmlckd.LipschitzDistiller',
             student=small(family.student, 1),
             teacher=dict(model=small(family.teacher, 2)),
             taps=['backbone.layer2', 'backbone.layer3'],
-            losses=losses or dict(lipschitz=dict(type='mmlckd.LipschitzKDLoss', connectors=connectors)),
+            losses=losses,
+            view=view,
         )
     )
     sgd = dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.1)
@@ -107,7 +111,6 @@ def distillation(family, folder, hooks, connectors=True, iters=4, accumulate=1, 
         optim_wrapper=dict(optimizer=sgd, accumulative_counts=accumulate),
         default_scope=family.scope,
         resume=resume,
-        randomness=dict(seed=0),
         **length,
     )
 

@@ -53,6 +53,9 @@ CASES = {  # a command, as a pattern: how it runs here, or where the test of wha
     r'make .*': MAKE,
     r'pip install -e \.': PIP,
     r'python tools/prepare_digits\.py': CLONE,
+    r'python tests/checkpoints/other_stack\.py': (
+        'tests/checkpoints/test_other_stacks.py::test_what_is_read_is_what_would_be_written_here'
+    ),
     rf'python tools/(train|test|analyze_lipschitz)\.py {DEMO}.*': CLONE,
     rf'python tools/distill\.py {DEMO} {DEMO} .*': CLONE,
     r'python tools/train\.py recipes/.*': CLONE,
@@ -65,6 +68,7 @@ CASES = {  # a command, as a pattern: how it runs here, or where the test of wha
     r'python tools/prepare_digit_scenes\.py': 'tests/tools/test_prepare.py::test_a_devkit_as_mmdet_and_mmseg_read_it',
     r'python tools/benchmarks/lipschitz_loss\.py': 'tests/test_docs.py::test_the_loss_benchmark_runs',
     r'python tools/benchmarks/train_step\.py': 'tests/test_docs.py::test_the_step_benchmark_runs',
+    r'python tools/benchmarks/gpu_check\.py': 'tests/gpu/test_gpu_check.py::test_the_report_on_the_cpu',
     r'python tools/benchmarks/soak\.py': 'tests/test_docs.py::test_the_soak_counts_what_could_grow',
     r'python tools/benchmarks/crash_resume\.py': (
         'tests/tools/test_crash_resume.py::test_killed_and_resumed_trainings_end_with_the_bits_of_an_uninterrupted_one'
@@ -316,6 +320,7 @@ def test_lines_have_120_columns_where_tables_allow(page):
 # Tables and the reference
 
 
+@pytest.mark.ops  # it builds the students of all recipes
 def test_tables_are_those_of_the_records():
     """And those of the recipes, and the metafile, are the configs' too."""
     for path, text in page_tables.written().items():

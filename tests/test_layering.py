@@ -10,6 +10,7 @@ from conftest import ROOT
 LAYERS = [
     'version',
     'switches',
+    'compatibility',
     'validation',
     'registry',
     'config',
@@ -27,7 +28,9 @@ LAYERS = [
     'resumability',
     'study',
     'cli',
+    'preparing',
     'recipes',
+    '__main__',
 ]
 
 

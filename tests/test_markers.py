@@ -30,6 +30,11 @@ def detector():
     return demo_mm_inputs
 
 
+def detectors_in_a_tuple():
+    for name in ('mmdet::one.py', 'mmdet::two.py'):
+        run(name)
+
+
 def detector_in_a_string():
     return dict(config='mmdet::_base_/models/faster-rcnn_r50_fpn.py')
 
@@ -54,7 +59,14 @@ def test_what_starts_processes_is_found(function, starter):
 
 
 @pytest.mark.parametrize(
-    'function, named', [(detector, True), (detector_in_a_string, True), (plain, False), (direct, False)]
+    'function, named',
+    [
+        (detector, True),
+        (detector_in_a_string, True),
+        (detectors_in_a_tuple, True),
+        (plain, False),
+        (direct, False),
+    ],
 )
 def test_what_needs_a_detector_is_found(function, named):
     assert any('mmdet' in word for word in words(function)) == named

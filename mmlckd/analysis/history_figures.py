@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
 
 from .figures import STUDENT, STYLE, TEACHER
 
@@ -32,7 +30,13 @@ def plot_history(history: list[dict], path: Path, names: Mapping[str, Sequence[s
             (local quotients by tap), or all of these.
         path: Where the picture goes; its ending gives the format.
         names: Titles of the pairs under 'student', and of the taps under 'local_student'. Columns without are numbered.
+
+    A run that is resumed with other losses or taps has readings of other pairs. Columns are those of the last reading,
+    and readings with another number of them are left out.
     """
+    import matplotlib  # takes a quarter of a second, and only pictures need it
+    from matplotlib.figure import Figure
+
     panels = _history_panels(history, names or {})
     steps = [reading['iter'] for reading in history]
     with matplotlib.rc_context(STYLE):
@@ -62,19 +66,28 @@ def _history_panels(history: list[dict], names: Mapping[str, Sequence[str]]) -> 
         ('local_student', '|change of output| / |change of input|\n(output units per pixel value)'),
     ):
         titles = list(names.get(side, ()))
-        for k in range(len(history[0].get(side, ()))):
+        for k in range(columns_of(history, side)):
             title = titles[k].replace(' to ', '\nto ') if k < len(titles) else f'pair {k}'
-            student, teacher = (
-                np.array([reading[name][k] for reading in history])
-                for name in (side, side.replace('student', 'teacher'))
-            )
+            student, teacher = (_column(history, name, k) for name in (side, side.replace('student', 'teacher')))
             if side == 'student':
-                log_ratio = np.array([reading['log_ratio'][k] for reading in history])
+                log_ratio = _column(history, 'log_ratio', k)
             else:
                 with np.errstate(divide='ignore', invalid='ignore'):  # before the first image moved both are 0
                     log_ratio = np.log(student / teacher)
             panels.append(Panel(title, unit, student, teacher, log_ratio))
     return panels
+
+
+def columns_of(history: list[dict], side: str) -> int:
+    """How many values a side ('student', 'local_student') has in the last reading."""
+    return len(history[-1].get(side, ()))
+
+
+def _column(history: list[dict], name: str, k: int) -> np.ndarray:
+    """Value number ``k`` over the readings; NaN in those with another number of values."""
+    count = columns_of(history, name)
+    rows = [reading.get(name, ()) for reading in history]
+    return np.array([row[k] if len(row) == count else np.nan for row in rows])
 
 
 def plot_layers(history: list[dict], path: Path, bound: float | None = None) -> None:
@@ -85,6 +98,9 @@ def plot_layers(history: list[dict], path: Path, bound: float | None = None) -> 
         path: Where the picture goes.
         bound: The bound that the layers were held to, drawn as a line across.
     """
+    import matplotlib
+    from matplotlib.figure import Figure
+
     readings = [reading for reading in history if 'layers' in reading]
     names = list(readings[-1]['layers'])
     colours = matplotlib.colormaps['cividis'](np.linspace(0, 0.92, len(names)))

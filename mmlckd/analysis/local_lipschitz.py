@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.func import jvp, vjp
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from mmlckd.compatibility import plain_attention
 from mmlckd.functional.krylov import leading_eigenvector, probe
 
 
 @torch.no_grad()
-@sdpa_kernel(SDPBackend.MATH)  # the fused attentions have no forward-mode derivative
+@plain_attention()  # the fused attentions have no forward-mode derivative
 def local_lipschitz(function: Callable[[Tensor], Tensor], inputs: Tensor, num_iters: int = 20) -> Tensor:
     """sigma_max of the Jacobian at each input: a lower bound of the global Lipschitz constant, for any architecture.
 

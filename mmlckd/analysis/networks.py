@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,7 +64,7 @@ def _lipschitz_loss(config: Config) -> dict:
 def load_networks(
     config: Config,
     checkpoint: str | Path,
-    alone: str | Path | None = None,
+    others: Mapping[str, str | Path] | None = None,
     untrained: bool = False,
     teacher: str | Path | None = None,
     seed: int = 0,
@@ -74,16 +74,17 @@ def load_networks(
     Args:
         config: Of a distillation, or of a plain training.
         checkpoint: Weights of its student, or of the plain network.
-        alone: Weights of the same student, trained alone.
+        others: Weights of the same student, trained otherwise, by the name that each has in the report.
         untrained: Whether the student before training belongs to the report.
         teacher: Weights of the teacher; None for those that the config names. Without either the teacher is left out.
         seed: Of the untrained weights.
 
     Returns:
-        'student' (or 'network' of a plain training), 'untrained', 'student alone' and 'teacher', as far as asked for.
+        'student' (or 'network' of a plain training), 'untrained', the others and 'teacher', as far as asked for.
 
     Raises:
-        ValueError: A teacher's weights are given and the config has no teacher.
+        ValueError: A teacher's weights are given and the config has no teacher, or another network takes one of the
+            names above.
         FileNotFoundError: A checkpoint does not exist.
 
     Source: this project.
@@ -108,8 +109,10 @@ def load_networks(
     networks = {'student' if distils else 'network': student(checkpoint)}
     if untrained:
         networks['untrained'] = student(None)
-    if alone:
-        networks['student alone'] = student(alone)
+    for name, weights in (others or {}).items():
+        if name in (*networks, 'teacher'):
+            raise ValueError(f'--compare has the name {name!r}, which another network of the report has: choose one')
+        networks[name] = student(weights)
     if distils:
         frozen = _teacher_of(config, teacher)
         if frozen.checkpoint:

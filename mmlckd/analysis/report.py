@@ -122,8 +122,7 @@ def _robustness(view: PixelView, labels: list[Tensor], options: Options) -> dict
     return robust_accuracy(
         view.function,
         list(zip(view.images, labels)),
-        options.sigmas,
-        options.epsilons,
+        dict(noise=options.sigmas, fgsm=options.epsilons, pgd=options.epsilons),
         options.seed,
         progress=lambda cells: options.progress(cells, 'noise and attacks'),
     )

@@ -1,4 +1,4 @@
-"""Accuracy of a classifier under noise and under attack.
+"""Accuracy of a classifier on images that are noisy, blurred, pale or attacked.
 
 The attacks are these few lines and no library's. At equal settings they are identical to captum.robust, ART, foolbox
 and torchattacks. Captum's default threshold drops small gradients, as those in pixel units are, which weakens the
@@ -7,18 +7,32 @@ attack; the others bring pinned or unmaintained dependencies.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
 
 
 def with_noise(images: Tensor, sigma: float, generator: torch.Generator) -> Tensor:
     """Gaussian noise of standard deviation ``sigma``, clipped to real pixels."""
     noise = torch.randn(images.shape, generator=generator, dtype=images.dtype).to(images.device)
     return (images + sigma * noise).clamp(0, 255)
+
+
+def blurred(images: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of standard deviation ``sigma``, in pixels; the kernel reaches to three of it."""
+    reach = min(math.ceil(3 * sigma), min(images.shape[2:]) - 1)  # torchvision mirrors the border
+    return gaussian_blur(images, 2 * reach + 1, sigma) if sigma > 0 else images
+
+
+def with_contrast(images: Tensor, factor: float) -> Tensor:
+    """Each image drawn towards its own mean: 1 leaves it as it is, 0 makes it plain."""
+    means = images.mean((1, 2, 3), keepdim=True)
+    return means + factor * (images - means)
 
 
 def fgsm(logits: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
@@ -50,50 +64,48 @@ def _direction(logits: Callable[[Tensor], Tensor], images: Tensor, labels: Tenso
     return torch.autograd.grad(loss, images)[0].sign()
 
 
+# How images are changed, by name: a function of network, images, labels, strength and generator.
+CHANGES: dict[str, Callable[..., Tensor]] = dict(
+    noise=lambda logits, images, labels, strength, generator: with_noise(images, strength, generator),
+    blur=lambda logits, images, labels, strength, generator: blurred(images, strength),
+    contrast=lambda logits, images, labels, strength, generator: with_contrast(images, strength),
+    fgsm=lambda logits, images, labels, strength, generator: fgsm(logits, images, labels, strength),
+    pgd=pgd,
+)
+
+
 @torch.no_grad()
 def robust_accuracy(
     logits: Callable[[Tensor], Tensor],
     batches: Sequence[tuple[Tensor, Tensor]],
-    sigmas: Sequence[float],
-    epsilons: Sequence[float],
+    strengths: Mapping[str, Sequence[float]],
     seed: int = 0,
-    attacks: Sequence[str] = ('fgsm', 'pgd'),
     progress: Callable[[Sequence], Iterable] = iter,
 ) -> dict[str, list[float]]:
-    """Accuracy in % under noise and attacks of several strengths.
+    """Accuracy in % on changed images, for several kinds of change and strengths of each.
 
     Args:
         logits: Maps images (B, C, H, W) of pixel values, 0 to 255, to (B, K), differentiable.
         batches: Such images and their labels, on one device.
-        sigmas: Standard deviations of Gaussian noise, in pixel values.
-        epsilons: Radii of the attacks in the maximum norm, in pixel values.
+        strengths: By kind, the strengths to try: of 'noise' the standard deviation in pixel values, of 'blur' the
+            standard deviation in pixels, of 'contrast' the factor, of 'fgsm' and 'pgd' the radius in the maximum norm
+            in pixel values.
         seed: Of noise and random starts. Give the same to every network that is compared.
-        attacks: Which of the two are run.
         progress: Wraps the list of what is measured, a pair of kind and strength each.
 
     Returns:
-        'noise', one number for each sigma, and for each attack one for each epsilon.
+        For each kind one number for each strength.
 
-    Source: FGSM of Goodfellow et al. (2015), PGD of Madry et al. (2018).
+    Source: FGSM of Goodfellow et al. (2015), PGD of Madry et al. (2018); noise, blur and contrast are among the
+    corruptions of Hendrycks and Dietterich (ICLR 2019), at other strengths.
     """
-
-    def changed(kind: str, images: Tensor, labels: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-        if kind == 'noise':
-            return with_noise(images, strength, generator)
-        if kind == 'fgsm':
-            return fgsm(logits, images, labels, strength)
-        return pgd(logits, images, labels, strength, generator)
-
-    cells = [('noise', sigma) for sigma in sigmas]
-    for attack in attacks:
-        cells += [(attack, epsilon) for epsilon in epsilons]
-    result: dict[str, list[float]] = {kind: [] for kind in ('noise', *attacks)}
+    result: dict[str, list[float]] = {kind: [] for kind in strengths}
     total = sum(len(labels) for _, labels in batches)
-    for kind, strength in progress(cells):
+    for kind, strength in progress([(kind, strength) for kind, values in strengths.items() for strength in values]):
         generator = torch.Generator().manual_seed(seed)
         right = 0
         for images, labels in batches:
-            predicted = logits(changed(kind, images, labels, strength, generator)).argmax(1)
+            predicted = logits(CHANGES[kind](logits, images, labels, strength, generator)).argmax(1)
             right += int((predicted == labels).sum())
         result[kind].append(100 * right / total)
     return result

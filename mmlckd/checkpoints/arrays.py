@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _DTYPE = re.compile(r'b1|[iu][1248]|f[248]|c8|c16|[SU][1-9][0-9]{0,5}')
 _HISTORY = 'mmengine.logging.history_buffer.HistoryBuffer'
 _STATISTICS = ('min', 'max', 'current', 'mean')
-# Names that occur as arguments: nothing is made of them by themselves.
+# Names that may only be arguments of others.
 NAMES = ('numpy.ndarray', 'numpy.dtype', 'builtins.getattr', *(f'{_HISTORY}.{name}' for name in _STATISTICS))
 _ANY = object
 
@@ -39,7 +39,7 @@ def _dtype(record: Any) -> np.dtype:
 def _array_of(
     rebuilder: Rebuilder, dtype: np.dtype, shape: tuple[int, ...], content: Any, order: Literal['C', 'F']
 ) -> np.ndarray:
-    """An array from its bytes, which must be as many as the shape needs."""
+    """An array from its bytes; their number must be what the shape needs."""
     content = rebuilder.value(content)
     if type(content) is str:  # how Python 2 wrote bytes
         content = content.encode('latin1')
@@ -78,8 +78,9 @@ def _number(rebuilder: Rebuilder, made: Made) -> Any:
 
 
 def _history(rebuilder: Rebuilder, made: Made) -> HistoryBuffer:
-    """A log history from exactly its fields. Pickles look up its statistics by ``getattr``; here they are the
-    class's.
+    """A log history from exactly its fields.
+
+    Pickles look up its statistics by ``getattr``. Here they are those of the class.
     """
     arguments(made, state=True)
     if type(made.state) is not Table or not all(len(pair) == 2 and type(pair[0]) is str for pair in made.state):

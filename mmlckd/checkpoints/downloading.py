@@ -13,7 +13,7 @@ from mmengine.dist import barrier
 
 
 def download(address: str) -> Path:
-    """The file of an address, fetched once a machine.
+    """The file of an address, fetched once per machine.
 
     A name that ends in the start of its SHA-256, as OpenMMLab publishes, is checked, and kept under that name, where
     torch and MMEngine keep it too. Other names may stand for many files, so each address has its own folder.

@@ -42,7 +42,7 @@ STORAGE_TYPES = {
 
 
 class Unreadable(Exception):
-    """A file is whole, and still no checkpoint that is read here; the message goes on behind the file's name."""
+    """A file is whole, but of a kind that is not read; the message continues after the file's name."""
 
 
 class Storage(NamedTuple):

@@ -1,4 +1,4 @@
-"""One training a folder."""
+"""One training per folder."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _OF_THE_SCHEDULE = re.compile(r'((epoch|iter)_\d+|preempted)\.pth')
 
 
 def newest_checkpoint(work_dir: str | Path) -> str | None:
-    """The last checkpoint that was written or, where that is broken or gone, the newest sound one beside it.
+    """The last checkpoint that was written. If it is broken or gone: the newest sound one in its folder.
 
     Each candidate is read as a whole, so one that is returned can be loaded. A file that cannot be read, whatever is
     wrong with it, is passed over with a warning.
@@ -44,7 +44,7 @@ def newest_checkpoint(work_dir: str | Path) -> str | None:
         try:
             read_checkpoint(path)
             return str(path)
-        except Exception as error:  # whatever a damaged file brings about
+        except Exception as error:  # a damaged file may raise anything
             print_log(f'{path} is passed over: {error}', 'current', logging.WARNING)
             broken.append(str(path))
     if broken:

@@ -187,11 +187,10 @@ def read_pickle(file: BinaryIO, allows: Callable[[str], bool], outside: Callable
 
 
 def arguments(made: Made, *kinds: type | tuple[type, ...], state: bool = False) -> tuple:
-    """The arguments of a recorded call, if they are as many and of such types, with no items, and with a state only if
-    asked for.
+    """The arguments of a recorded call, if they are as many as ``kinds`` and each is of its kind.
 
     Raises:
-        Refused: They are not.
+        Refused: They are not; or the call has items; or it has a state and none is asked for, or the reverse.
     """
     fits = len(made.args) == len(kinds) and all(map(isinstance, made.args, kinds))
     if not fits or made.items or (made.state is not None) is not state:

@@ -43,9 +43,8 @@ def read_checkpoint(source: str | Path, map_location: Any = 'cpu') -> dict:
         FileNotFoundError: There is no such file.
         ValueError: The file is no checkpoint, is damaged, or holds something else than the above.
 
-    Source: this project. It does not go through ``torch.load``, which takes sizes from the file unchecked, and whose
-        safe mode is not
-    the same in any two versions.
+    Source: this project. It does not go through ``torch.load``, which does not check the sizes in the file, and whose
+        safe mode differs from version to version.
     """
     scheme = urlparse(str(source)).scheme
     if scheme not in ('', 'http', 'https') and '://' in str(source):

@@ -117,7 +117,7 @@ def _bytes(rebuilder: Rebuilder, made: Made) -> bytes:
 
 
 def _ordered_dict(rebuilder: Rebuilder, made: Made) -> OrderedDict:
-    """An OrderedDict of its items, without attributes but for torch's ``_metadata`` of state dicts, as plain values."""
+    """An OrderedDict of its items. Its only attribute may be torch's ``_metadata`` of state dicts, as plain values."""
     pairs = made.args[0] if len(made.args) == 1 else []
     if len(made.args) > 1 or not isinstance(pairs, list) or not all(len(pair) == 2 for pair in pairs):
         raise Refused('an OrderedDict that is made from something else than pairs')
@@ -169,5 +169,5 @@ _INSIDE_OTHERS = {*STORAGE_TYPES, *tensors.DTYPES, *arrays.NAMES, *tensors.NAMES
 
 
 def allows(name: str) -> bool:
-    """Whether a checkpoint may contain a name: one that is made into a plain value, or an argument of such a one."""
+    """Whether a checkpoint may contain a name: it is made into a plain value, or is an argument of one that is."""
     return name in MAKERS or name in _INSIDE_OTHERS

@@ -58,7 +58,7 @@ def are_weights(value: object) -> bool:
 
 
 def misfit(expected: dict[str, Tensor], weights: dict[str, Tensor]) -> str | None:
-    """In what way weights are not those of a network, and what to do about it; None if they are."""
+    """How weights differ from a network's, and what to do about it; None if they do not."""
     missing = [key for key in expected if key not in weights and not key.endswith('num_batches_tracked')]
     unknown = [key for key in weights if key not in expected]
     reshaped = [key for key in expected if key in weights and expected[key].shape != weights[key].shape]

@@ -14,7 +14,7 @@ from .names import closest, not_known
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _LOADING = 'transforms/loading.py'  # of mmcv and of each host
-_MAKERS = r'(\w+)\.__(?:init|new)__\(\)'
+_MAKERS = r'(?:(\w+)\.)?__(?:init|new)__\(\)'  # Python 3.9 leaves out the class
 
 
 def sentence_of(error: BaseException) -> str | None:
@@ -79,7 +79,8 @@ def _unknown_field(failure: Failure) -> str | None:
         return None
     made = failure.entry.get('obj_cls') or failure.frames[-1].f_globals.get(unknown[1])
     fields = list(inspect.signature(made).parameters) if made else []
-    return f'{failure.kind or unknown[1]} has no field {unknown[2]!r}: {closest(unknown[2], fields)}'
+    kind = failure.kind or unknown[1] or 'the class'
+    return f'{kind} has no field {unknown[2]!r}: {closest(unknown[2], fields)}'
 
 
 def _missing_field(failure: Failure) -> str | None:
@@ -87,7 +88,8 @@ def _missing_field(failure: Failure) -> str | None:
     missing = re.search(what, failure.message)
     if not missing or not isinstance(failure.error, TypeError) or not failure.is_of_the_call:
         return None
-    return f'{failure.kind or missing[1]} lacks the field {missing[2]}: add it to its entry in the config'
+    made = failure.kind or missing[1] or 'the class'
+    return f'{made} lacks the field {missing[2]}: add it to its entry in the config'
 
 
 def _no_samples(failure: Failure) -> str | None:

@@ -10,8 +10,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+from mmlckd.config import SHIPPED
+
 _PACKAGE = Path(__file__).resolve().parents[1]
-_OWN = {str(_PACKAGE), str(_PACKAGE.parent / 'tools')}
+_OWN = {str(_PACKAGE), str((SHIPPED / 'tools').resolve())}
 _HOSTS = {'mmengine', 'mmcv', 'mmpretrain', 'mmdet', 'mmseg', 'torch'}
 _REGISTRY = 'mmengine/registry/build_functions.py'
 _CHECKER = 'mmlckd/validation/arguments.py'

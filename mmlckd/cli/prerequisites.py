@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmlckd.config import find_file, host_of, is_distiller
+from mmlckd.config import host_of, is_distiller, tool_command
 from mmlckd.validation import check_dataset
 
 from .annotations import check_annotations
@@ -65,14 +65,14 @@ def _checkpoints(config: Config) -> dict[str, str | None]:
 
 
 def is_there(path: str) -> bool:
-    """Whether a needed path exists, seen from the working folder or from the repository's root."""
-    return Path(path).expanduser().exists() or find_file(path) is not None
+    """Whether a needed path exists, seen from the working folder: data and weights are the user's."""
+    return Path(path).expanduser().exists()
 
 
 def _remedy(config: Config, path: str, field: str) -> str:
     command = (config.get('prerequisites') or {}).get(path)
     if command:
-        return f'make it with `{command}`'
+        return f'make it with `{tool_command(command)}`'
     return f'put or link it there, or name another with --cfg-options {field}=...'
 
 
@@ -83,16 +83,22 @@ def _local_datasets(config: Config, loaders: Sequence[str]) -> list[tuple[str, d
     return [(field, dataset) for field, dataset in found if not dataset.get('backend_args')]
 
 
+# What imports mmcv's operators. OneDL's mmseg does without, unless a model needs them.
+_IMPORTING_OPERATORS = dict(mmdet='mmcv._ext', mmseg='mmseg.utils')
+
+
 def _check_operators(config: Config) -> None:
+    host: str | None = 'a class of this config'
     try:
-        if host_of(config) == 'mmdet':
-            import_module('mmcv._ext')
+        host = host_of(config)
+        if host in _IMPORTING_OPERATORS:
+            import_module(_IMPORTING_OPERATORS[host])
     except ImportError as error:  # also where a config names mmdet's classes themselves
         if 'mmcv._ext' not in str(error):
             raise
         raise ImportError(
-            "mmdet needs mmcv's compiled operators, and this environment's mmcv was built without them: run "
-            '`python tools/install_mmcv.py` (10 to 15 minutes on two cores, once)'
+            f"{host} needs mmcv's compiled operators, and this environment's mmcv was built without them: run "
+            f'`{tool_command("python tools/install_mmcv.py")}` (10 to 15 minutes on two cores, once)'
         ) from error
 
 

@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
 
+from mmlckd.config import tool_command
 from mmlckd.registry import class_of
 
 # What each launcher calls rank, world size and local rank.
@@ -42,7 +43,8 @@ def init_processes(config: Config) -> None:
     if any(name not in os.environ for name in names):
         raise ValueError(
             f'--launcher {config.launcher} needs {", ".join(names)} in the environment: '
-            'start the tool through tools/dist_train.sh, tools/slurm_train.sh or mpirun'
+            f'start the tool through `{tool_command("bash tools/dist_train.sh")}`, '
+            f'`{tool_command("bash tools/slurm_train.sh")}` or mpirun'
         )
     if torch.cuda.is_available():
         return

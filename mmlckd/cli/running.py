@@ -16,7 +16,7 @@ from mmengine.registry import MODEL_WRAPPERS, RUNNERS, init_default_scope
 from mmengine.runner import Runner
 
 from mmlckd.checkpoints import install_safe_loader, trust_checkpoints
-from mmlckd.config import host_of, is_distiller, override, read_config
+from mmlckd.config import host_of, is_distiller, override, read_config, tool_command
 from mmlckd.registry import class_of, same_type
 from mmlckd.validation import check_distiller, check_run, in_words
 
@@ -55,12 +55,21 @@ def read_run_config(args: argparse.Namespace) -> Config:
             it, or a field has a wrong form.
     """
     config = override(read_config(args.config), args.cfg_options)
+    check_config(config, args.config)
+    return config
+
+
+def check_config(config: Config, name: str | None) -> None:
+    """See that a config has a model, and that its fields have the right forms.
+
+    Raises:
+        ValueError: It has no model, or a field has a wrong form.
+    """
     if config.get('model') is None:
-        raise ValueError(f'config {args.config!r} has no model: give one that trains a network, not a part of one')
+        raise ValueError(f'config {name!r} has no model: give one that trains a network, not a part of one')
     check_run(config)
     if is_distiller(config.model):
         check_distiller(config.model)
-    return config
 
 
 def load_run_config(args: argparse.Namespace) -> Config:
@@ -71,7 +80,7 @@ def load_run_config(args: argparse.Namespace) -> Config:
         NotADirectoryError, PermissionError: The work folder cannot be made or written.
     """
     config = read_run_config(args)
-    _refuse_sharding(config)
+    refuse_sharding(config)
     config.launcher = args.launcher
     config.work_dir = args.work_dir or config.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     check_folder('--work-dir', config.work_dir)
@@ -102,7 +111,12 @@ def check_folder(option: str, folder: str | Path) -> None:
         )
 
 
-def _refuse_sharding(config: Config) -> None:
+def refuse_sharding(config: Config) -> None:
+    """Refuse a config that asks for FSDP or DeepSpeed.
+
+    Raises:
+        ValueError: It does.
+    """
     wrapper = (config.get('model_wrapper_cfg') or {}).get('type')
     kind, runner = class_of(wrapper, MODEL_WRAPPERS), config.get('runner_type')
     asked = {
@@ -115,7 +129,7 @@ def _refuse_sharding(config: Config) -> None:
             raise ValueError(
                 f'{field} is {in_words(value)}, and FSDP and DeepSpeed are not supported: they shard what is trained, '
                 'which is the small student, and not the frozen teacher; take it out and train by DDP, '
-                'tools/dist_train.sh'
+                f'`{tool_command("bash tools/dist_train.sh")}`'
             )
 
 

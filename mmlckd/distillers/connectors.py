@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
+
+from mmlckd.compatibility import autocast_is_on
 
 
 class Connector(nn.Sequential):
@@ -30,4 +31,4 @@ class Connector(nn.Sequential):
     def forward(self, feat: Tensor) -> Tensor:
         if feat.dim() == 3:
             return self(feat.mT.unsqueeze(3)).squeeze(3).mT
-        return super().forward(feat if torch.is_autocast_enabled(feat.device.type) else feat.to(self[0].weight.dtype))
+        return super().forward(feat if autocast_is_on(feat.device.type) else feat.to(self[0].weight.dtype))

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import copy
-import logging
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmlckd.compatibility import eagerly
 from mmlckd.registry import MODELS
 from mmlckd.taps import DryRun, FeatureTap, Preprocessing, Tap, dry_run
 
 from .channel_check import refuse_other_channels
 from .connectors import Connector
+from .first_step import FirstStep
 from .frozen_teacher import FrozenTeacher
-from .gradient_check import check_gradients
-from .loss_entry import LossEntry
+from .loss_entry import LossEntry, name_connectors
 from .max_share import hold_to_shares
-from .views import check_views
+from .views import check_views, input_change, second_view
 
 
 class Distillation(nn.Module):
     """Frozen teachers, and what compares a student with them.
 
     Its children are what is trained and saved beside the student: ``connectors`` and ``losses``. The teachers are no
-    modules, so they are neither. They move between devices with this module, and copies share them.
+    modules, so they are neither. They move between devices with this module, and to a wider precision but to no
+    narrower one. Copies share them.
 
     Args:
         student: The network to train.
@@ -67,6 +68,7 @@ class Distillation(nn.Module):
             raise ValueError(
                 'losses has no entry, and the student would learn alone: give one, or train the student config'
             )
+        name_connectors(self.entries)
         self.losses.update({entry.name: entry.loss for entry in self.entries})
         self.view = None if view is None else MODELS.build(view)
         check_views(self.view, {entry.name: entry.views for entry in self.entries})
@@ -118,7 +120,7 @@ class Distillation(nn.Module):
         """The batch, and its second view where there is one.
 
         Raises:
-            ValueError: The inputs are not one tensor of images.
+            ValueError: The inputs are not one tensor of images, or the second view is no batch like the first.
         """
         if not isinstance(inputs, Tensor):
             parts = f' of {", ".join(map(repr, inputs))}' if isinstance(inputs, dict) else ''
@@ -130,12 +132,10 @@ class Distillation(nn.Module):
         if self.view is None:
             return [inputs]
         with torch.no_grad():
-            second = self.view(inputs, data_samples)
-            change = second - inputs
-            if self.pixel_std is not None:
-                change = change * self.pixel_std.to(change).view(-1, 1, 1)
+            second = second_view(self.view, inputs, data_samples)
+            change = input_change(inputs, second, self.pixel_std)
             for entry in self._looking():
-                entry.see_views(change.flatten(1).norm(dim=1))
+                entry.see_views(change)
         return [inputs, second]
 
     def targets(self, views: Sequence[Tensor], data_samples: list | None) -> dict[str, Any]:
@@ -145,7 +145,7 @@ class Distillation(nn.Module):
             feats = [teacher(views[0], data_samples)]
             looking = [entry for entry in self._looking() if entry.teacher == name]
             if looking:
-                feats.append(teacher(views[1], data_samples, _taps_of(looking, 'teacher')))
+                feats.append(eagerly(teacher, views[1], data_samples, _taps_of(looking, 'teacher')))
             for entry in self.entries:
                 if entry.teacher == name:
                     targets[entry.name] = entry.targets(entry.select(feats, entry.teacher_taps), data_samples)
@@ -169,32 +169,34 @@ class Distillation(nn.Module):
 
         ``student_feats`` are of the forwards of the first view, and of the second where there is one.
 
-        The first training step is looked at: whether every loss can teach the student anything.
+        The first training step is looked at, see ``FirstStep``.
 
         Raises:
-            ValueError: It cannot, or a map was overwritten in place.
+            ValueError: A loss teaches the student nothing, or a map was overwritten in place.
         """
         for feats in student_feats:
             feats.refuse_overwritten('student')
+        first = None
         if not self.checked and student_feats[0].model.training and torch.is_grad_enabled():
-            self._check(student_feats[0])
-        connected: dict[tuple[str, str], Tensor] = {}
+            first = FirstStep(self.entries, student_feats, targets)
+        connected: dict[tuple[str, str, Tap], Tensor] = {}
         losses = {}
         for entry in self.entries:
             maps = entry.select(student_feats, entry.student_taps)
-            for i, key in enumerate(entry.connectors or ()):
-                if (key, entry.views) not in connected:
-                    connected[key, entry.views] = self.connectors[key](maps[i])
-                maps[i] = connected[key, entry.views]
-            losses[entry.key] = entry.compare(maps, targets.pop(entry.name))
-        return losses
-
-    def _check(self, student_feats: FeatureTap) -> None:
-        check_gradients(self.entries, student_feats)
-        for entry in self.entries:
-            for warning in entry.warnings([student_feats[tap].shape for tap in entry.student_taps]):
-                print_log(warning, 'current', logging.WARNING)
-        self.checked = True
+            for i, (key, tap) in enumerate(zip(entry.connectors or (), entry.student_taps)):
+                place = key, entry.views, tap  # one connector serves taps that lay tokens out on different grids
+                if place not in connected:
+                    connected[place] = self.connectors[key](maps[i])
+                maps[i] = connected[place]
+            if first is not None:
+                first.before(maps)
+            losses[entry.name] = entry.compare(maps, targets.pop(entry.name))
+            if first is not None:
+                first.after(entry, maps)
+        if first is not None:
+            first.end(self.entries, losses)
+            self.checked = True
+        return {entry.key: losses[entry.name] for entry in self.entries}
 
     def capped(self, losses: dict[str, Any], parse_losses: Callable[[dict], tuple]) -> dict[str, Any]:
         """The losses of a step, those of entries with a ``max_share`` held to it."""
@@ -211,11 +213,17 @@ class Distillation(nn.Module):
         twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return twin
 
-    def _apply(self, fn: Callable, recurse: bool = True) -> Distillation:
-        super()._apply(fn, recurse)
+    def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> Distillation:
+        super()._apply(fn, *args, **kwargs)  # torch 2.1 and later have a second argument
         for teacher in self.teachers.values():
-            teacher.model._apply(fn)
+            teacher.model._apply(functools.partial(_moved, fn))
         return self
+
+
+def _moved(fn: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
+    """A teacher's tensor after a move of the student. It loses no digits: copies in half precision share teachers."""
+    moved = fn(value)
+    return moved if torch.promote_types(moved.dtype, value.dtype) == moved.dtype else value.to(moved.device)
 
 
 def _taps_of(entries: Sequence[LossEntry], side: str) -> list[Tap]:

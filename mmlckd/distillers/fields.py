@@ -88,3 +88,5 @@ def check_student(student: nn.Module) -> None:
             f'student {kind} takes a batch as forward({", ".join(parameters)}): distillation needs one that takes '
             'forward(inputs, data_samples, mode)'
         )
+    if next(student.parameters(), None) is None:
+        raise ValueError(f'student {kind} has no parameters, so nothing can be trained: give a network with weights')

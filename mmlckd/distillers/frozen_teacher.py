@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.overrides import TorchFunctionMode
 
-from mmlckd.checkpoints import load_weights
-from mmlckd.config import bare_model, find_file, read_config
+from mmlckd.config import bare_model, read_config
 from mmlckd.registry import MODELS
 from mmlckd.taps import DryRun, FeatureTap, ForwardFailed, InputAdapter, Tap, dry_run, host_of, input_shapes
 
 from .fields import teacher_fields
+from .teacher_weights import Zeros, give_weights
 
 PRECISIONS = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
-
-
-class _Zeros(TorchFunctionMode):
-    """Torch's initialisers write zeros: random numbers take time, and the checkpoint replaces all of them anyway."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if getattr(func, '__module__', None) == 'torch.nn.init':
-            return (kwargs['tensor'] if 'tensor' in kwargs else args[0]).detach().zero_()
-        return func(*args, **kwargs)
 
 
 class FrozenTeacher:
@@ -54,7 +41,7 @@ class FrozenTeacher:
         name: Its name among several teachers, for messages.
 
     Raises:
-        ValueError: The spec is not of that form.
+        ValueError: The spec is not of that form, or the network has no parameters.
         FileNotFoundError: The config does not exist.
 
     Source: this project; ``norm_stats='batch'`` is OFD's and LONDON's code.
@@ -72,8 +59,11 @@ class FrozenTeacher:
             choices = ', '.join(map(repr, PRECISIONS))
             raise ValueError(f'{field}.precision is {self.precision!r}: choose one of {choices}')
         self.checkpoint: str | None = spec.get('checkpoint')
-        self._loaded = isinstance(spec.get('model'), nn.Module) and self.checkpoint is None
+        self._given = isinstance(spec.get('model'), nn.Module)
+        self._loaded = False
         model = self._build(spec)
+        if next(model.parameters(), None) is None:
+            raise ValueError(f'{field} is a {type(model).__name__} without parameters: give a network that has learned')
         self.model: nn.Module = revert_sync_batchnorm(model)  # a frozen network has nothing to synchronise
         self.model.requires_grad_(False).eval()
         if norm_stats == 'batch':
@@ -86,7 +76,7 @@ class FrozenTeacher:
         if isinstance(spec.get('model'), nn.Module):
             return spec['model']
         config = copy.deepcopy(spec['model']) if 'model' in spec else bare_model(read_config(spec['config']))
-        with _Zeros() if self.checkpoint else nullcontext():
+        with Zeros() if self.checkpoint else nullcontext():
             return MODELS.build(config)
 
     def __deepcopy__(self, memo) -> FrozenTeacher:
@@ -101,39 +91,11 @@ class FrozenTeacher:
         """
         if self._loaded:
             return
-        if self.checkpoint is None:
-            message = f'{self.field}.checkpoint is not given: the teacher keeps its initial weights'
-            print_log(message, 'current', logging.WARNING)
-            if hasattr(self.model, 'init_weights'):
-                self.model.init_weights()
-        else:
-            handle = self.model.register_load_state_dict_pre_hook(self._refuse_integers)
-            try:
-                load_weights(self.model, str(find_file(self.checkpoint) or self.checkpoint))
-            finally:
-                handle.remove()
-        self._refuse_what_is_not_finite()
+        give_weights(self.model, self.checkpoint, self._given, self.field)
         if self._in_half:
             # In this layout convolutions in half precision run fastest.
             self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._loaded = True
-
-    def _refuse_integers(self, model: nn.Module, weights: dict[str, Tensor], *args) -> None:
-        for name, own in model.state_dict().items():
-            given = weights.get(name, own)
-            if own.is_floating_point() and not given.is_floating_point():
-                raise ValueError(
-                    f'{self.field}.checkpoint is {self.checkpoint!r}, whose {name} is of {given.dtype}: '
-                    'quantised weights are not read, so give the file of the network in floating point'
-                )
-
-    def _refuse_what_is_not_finite(self) -> None:
-        for name, value in self.model.state_dict().items():
-            if value.is_floating_point() and not value.isfinite().all():
-                raise ValueError(
-                    f'{self.field}.checkpoint is {self.checkpoint!r}, and {name} has values that are not finite: '
-                    'the training that wrote it diverged, so give a checkpoint from before'
-                )
 
     def prepare(
         self,
@@ -189,8 +151,10 @@ class FrozenTeacher:
             ValueError: A tapped map was overwritten in place, as it was not in the dry run; or as :meth:`load`.
         """
         self.load()
-        if next(self.model.parameters()).device != inputs.device:
+        weight = next(self.model.parameters())
+        if weight.device != inputs.device:
             self.model.to(inputs.device)  # a copy of the student, which shares this teacher, was moved elsewhere
+        inputs = inputs.to(weight.dtype)  # so may a copy in half precision
         feats = FeatureTap(self.model, self.taps if taps is None else taps, self.last_calls, self.overwritten)
         with feats, self._autocast(inputs.device.type):
             self.model(self.adapter(inputs, data_samples), data_samples, mode='tensor')
@@ -206,4 +170,6 @@ class FrozenTeacher:
     def _autocast(self, device: str) -> AbstractContextManager:
         if self.precision is None:
             return nullcontext()
-        return torch.autocast(device, PRECISIONS[self.precision], enabled=self.precision != 'fp32')
+        if self.precision == 'fp32':
+            return torch.autocast(device, enabled=False)
+        return torch.autocast(device, PRECISIONS[self.precision])

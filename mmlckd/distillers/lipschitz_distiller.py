@@ -11,6 +11,7 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from mmlckd.checkpoints import install_safe_loader
+from mmlckd.compatibility import compiled_since_2_10, eagerly
 from mmlckd.registry import MODELS
 
 from .distillation import Distillation
@@ -95,6 +96,10 @@ class LipschitzDistiller(nn.Module):
 
     def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = 'tensor', **kwargs) -> Any:
         """The student's forward; in mode 'loss' with the distillation losses beside the student's."""
+        return self._forward_distilled(inputs, data_samples, mode, **kwargs)
+
+    @compiled_since_2_10
+    def _forward_distilled(self, inputs: Tensor, data_samples: list | None, mode: str, **kwargs) -> Any:
         if mode != 'loss':
             return super().forward(inputs, data_samples, mode=mode, **kwargs)
         views = self.distiller.views_of(inputs, data_samples)
@@ -104,7 +109,7 @@ class LipschitzDistiller(nn.Module):
         student_feats = [feats]
         for second in views[1:]:
             with self.distiller.tapped_second(self) as feats:
-                super().forward(second, data_samples, mode='tensor')
+                eagerly(super().forward, second, data_samples, mode='tensor')
             student_feats.append(feats)
         # MMEngine calls the total `loss`. mmpretrain's heads call theirs so too, and would hide the total in the log.
         if 'loss' in losses:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mmlckd.losses import DistillationLoss
-from mmlckd.registry import MODELS
-from mmlckd.taps import OUTPUTS, FeatureTap, Tap, auto_pairs, output_pairs, parse_taps
+from mmlckd.taps import FeatureTap, Tap
 
+from .entry_parts import both_sides, build_loss, choose_teacher
 from .frozen_teacher import FrozenTeacher
 from .views import choose_views
 
@@ -54,20 +54,15 @@ class LossEntry:
         cfg = dict(cfg)
         spec = cfg.pop('taps', taps)
         connectors, max_share, views = (cfg.pop(key, default) for key, default in OPTIONS.items())
-        teacher = _choose_teacher(name, cfg.pop('teacher', None), teachers)
+        teacher = choose_teacher(name, cfg.pop('teacher', None), teachers)
         if max_share is not None and not 0 < max_share < 1:
             raise ValueError(f'losses.{name}.max_share is {max_share!r}: give a part of the total between 0 and 1')
-        student_taps, teacher_taps = _both_sides(name, spec, student, teachers[teacher])
-        try:
-            loss = MODELS.build(cfg)
-        except ValueError as error:  # it begins with the field
-            raise ValueError(f'losses.{name}.{error}') from error
-        keys = None
-        if connectors:
-            prefix = '' if teacher == 'teacher' else f'{teacher}--'
-            keys = [prefix + _connector_key(*pair) for pair in zip(student_taps, teacher_taps)]
+        student_taps, teacher_taps = both_sides(name, spec, student, teachers[teacher])
+        loss = build_loss(name, cfg)
         views = choose_views(name, loss, views)
-        entry = cls(name, loss, teacher, student_taps, teacher_taps, keys, max_share, views)
+        entry = cls(name, loss, teacher, student_taps, teacher_taps, None, max_share, views)
+        if connectors:
+            entry.connectors = [_connector_key(*pair) for pair in entry.joined]
         if isinstance(loss, DistillationLoss):
             loss.attach(teachers[teacher].model, teacher_taps)
         return entry
@@ -92,6 +87,12 @@ class LossEntry:
         return [f'losses.{self.name}: {warning}' for warning in self.loss.warnings(names, student_shapes)]
 
     @property
+    def joined(self) -> list[tuple[str, str, str]]:
+        """What connectors would join: the teacher's name, and the student's and the teacher's tap, of each pair."""
+        pairs = zip(self.student_taps, self.teacher_taps)
+        return [(self.teacher, student.key, teacher.key) for student, teacher in pairs]
+
+    @property
     def key(self) -> str:
         """The name of this loss in the log."""
         return f'distiller.loss_{self.name}'
@@ -105,11 +106,16 @@ class LossEntry:
         if isinstance(self.loss, DistillationLoss):
             self.loss.left_out = 0
 
+    def looked_at(self, feats: Sequence[FeatureTap]) -> Sequence[FeatureTap]:
+        """Those of the first and second view that this loss compares."""
+        return dict(first=feats[:1], second=feats[1:], both=feats)[self.views]
+
     def select(self, feats: Sequence[FeatureTap], taps: Sequence[Tap]) -> list[Tensor]:
         """The maps at some taps in the views that this loss compares; ``feats`` are of the first and second view."""
         if self.views == 'both':
             return [torch.cat([view[tap] for view in feats]) for tap in taps]
-        return [feats[self.views == 'second'][tap] for tap in taps]
+        (view,) = self.looked_at(feats)
+        return [view[tap] for tap in taps]
 
     def see_views(self, input_change: Tensor) -> None:
         if isinstance(self.loss, DistillationLoss):
@@ -126,42 +132,36 @@ class LossEntry:
 
     def compare(self, student_feats: Sequence[Tensor], targets: Any) -> Tensor:
         if isinstance(self.loss, DistillationLoss):
-            return self.loss.compare(student_feats, targets)
-        return self.loss(student_feats, targets)
+            value = self.loss.compare(student_feats, targets)
+        else:
+            value = self.loss(student_feats, targets)
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            found = f'a tensor {tuple(value.shape)}' if isinstance(value, Tensor) else f'a {type(value).__name__}'
+            raise ValueError(
+                f'losses.{self.name} is a {type(self.loss).__name__}, which returns {found} where one number is '
+                "needed: let it return a scalar, for example by reduction='mean'"
+            )
+        return value
 
 
-def _choose_teacher(name: str, teacher: Any, teachers: Mapping[str, FrozenTeacher]) -> str:
-    choices = ', '.join(map(repr, teachers))
-    if teacher is None and len(teachers) > 1:
-        raise ValueError(f'losses.{name} names no teacher and there are several: set its teacher to one of {choices}')
-    if teacher is not None and teacher not in list(teachers):
-        raise ValueError(f'losses.{name}.teacher is {teacher!r}: choose one of {choices}')
-    return next(iter(teachers)) if teacher is None else teacher
+def name_connectors(entries: Sequence[LossEntry]) -> None:
+    """Tell connectors apart whose names meet.
+
+    Names have underscores where paths have dots, so ``a.b_c`` and ``a_b.c`` meet. Those that meet have slashes instead.
+    """
+    named: dict[str, set[tuple[str, str, str]]] = {}
+    for entry in entries:
+        for key, joined in zip(entry.connectors or (), entry.joined):
+            named.setdefault(key, set()).add(joined)
+    for entry in entries:
+        if entry.connectors is not None:
+            entry.connectors = [
+                key if len(named[key]) == 1 else _connector_key(*joined, dot='/')
+                for key, joined in zip(entry.connectors, entry.joined)
+            ]
 
 
-def _both_sides(name: str, spec: Any, student: nn.Module, teacher: FrozenTeacher) -> tuple[list[Tap], list[Tap]]:
-    """Taps of the student and of the teacher, pair by pair."""
-    if spec is None:
-        raise ValueError(f'losses.{name} has no taps and the distiller none to share: list the modules to compare')
-    if spec == 'auto':
-        pairs = auto_pairs(student, teacher.model)
-        return [ours.tap for ours, _ in pairs], [theirs.tap for _, theirs in pairs]
-    if isinstance(spec, str) and spec in OUTPUTS:
-        outputs = output_pairs(student, teacher.model, spec)
-        return [ours for ours, _ in outputs], [theirs for _, theirs in outputs]
-    spec = spec if isinstance(spec, dict) else dict(student=spec, teacher=spec)
-    if set(spec) != {'student', 'teacher'}:
-        raise ValueError(f'taps has the fields {sorted(spec)}: give a list, or dict(student=[...], teacher=[...])')
-    student_taps = parse_taps(spec['student'], student, 'student')
-    teacher_taps = parse_taps(spec['teacher'], teacher.model, teacher.name)
-    if len(student_taps) != len(teacher_taps) or not student_taps:
-        raise ValueError(
-            f'losses.{name} has {len(student_taps)} student taps and {len(teacher_taps)} teacher taps: '
-            'both lists need the same number, at least one'
-        )
-    return student_taps, teacher_taps
-
-
-def _connector_key(student: Tap, teacher: Tap) -> str:
+def _connector_key(name: str, student: str, teacher: str, dot: str = '_') -> str:
     """A connector's name in checkpoints. It is a format: files of every version are found by it."""
-    return f'{student.key}--{teacher.key}'.replace('.', '_')
+    prefix = '' if name == 'teacher' else f'{name}--'
+    return prefix + f'{student}--{teacher}'.replace('.', dot)

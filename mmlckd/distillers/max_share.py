@@ -14,7 +14,8 @@ def hold_to_shares(
     """Scale down losses above their share, measured against the rest, without waiting for the device.
 
     With R the sum of all losses that have no share, a loss is held to R * share / (1 - share): exactly its share if it
-    is the only one, at most its share if there are several. A negative R counts as 0.
+    is the only one, at most its share if there are several. A negative R counts as 0. A loss that is not finite cannot
+    be held to anything and stays as it is, so that the log and ``FiniteLossHook`` name it.
 
     Args:
         losses: All losses of a step by name. Those with a share are scalars; their gradients keep their directions.
@@ -22,13 +23,15 @@ def hold_to_shares(
         parse_losses: The student's, which adds up what a host's losses may be.
 
     Returns:
-        The same names and values, those above their share scaled down.
+        A new dict of the same names and values, those above their share scaled down.
 
     Source: this project. LONDON's ablation warns of a Lipschitz term above a fifth of the total.
     """
     rest, _ = parse_losses({name: value for name, value in losses.items() if name not in shares})
+    held = dict(losses)
     for name, share in shares.items():
         value = losses[name].detach()
         bound = rest.detach().clamp_min(0) * (share / (1 - share))
-        losses[name] = losses[name] * torch.where(value > bound, bound / value, 1.0)
-    return losses
+        above = (value > bound) & value.isfinite()
+        held[name] = losses[name] * torch.where(above, bound / value, 1.0)
+    return held

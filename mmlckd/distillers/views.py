@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from mmlckd.losses import DistillationLoss
 from mmlckd.registry import MODELS
 
 VIEWS = ('first', 'second', 'both')
@@ -70,17 +71,49 @@ class NoisyView:
         return inputs + (noise * _valid(inputs, data_samples) if _padded(inputs, data_samples) else noise)
 
 
+def second_view(view: Callable, inputs: Tensor, data_samples: Sequence | None) -> Tensor:
+    """What a view makes of a batch.
+
+    Raises:
+        ValueError: It is no batch like the first, or the view changed the first one in place.
+    """
+    name, before = type(view).__name__, inputs._version
+    second = view(inputs, data_samples)
+    if inputs._version != before:
+        raise ValueError(f'view {name} changed the batch that it is given in place: let it return a new tensor')
+    if not isinstance(second, Tensor):
+        raise ValueError(f'view {name} returns a {type(second).__name__}: let it return a tensor like its input')
+    for what in ('shape', 'dtype', 'device'):
+        ours, theirs = getattr(second, what), getattr(inputs, what)
+        if ours != theirs:
+            ours, theirs = (tuple(each) if what == 'shape' else each for each in (ours, theirs))
+            raise ValueError(
+                f'view {name} returns a tensor with {what} {ours} for a batch with {what} {theirs}: let it keep the '
+                f'{what} of its input'
+            )
+    return second
+
+
+def input_change(first: Tensor, second: Tensor, pixel_std: Tensor | None) -> Tensor:
+    """(B,): how far two views (B, C, H, W) are apart, in pixel values; ``pixel_std`` is what pixels were divided by."""
+    change = (second - first).to(torch.promote_types(first.dtype, torch.float32))
+    if pixel_std is not None:
+        change = change * pixel_std.to(change).view(-1, 1, 1)
+    return change.flatten(1).norm(dim=1)
+
+
 def choose_views(name: str, loss: nn.Module, asked: str | None) -> str:
     """Which views an entry of ``losses`` compares: what it asks for, else what its loss is made for.
 
     Raises:
         ValueError: There is no such choice, or the loss needs both views.
     """
-    wanted = getattr(loss, 'views', 'first')
+    wanted = loss.views if isinstance(loss, DistillationLoss) else 'first'
+    for field, value in ((f'losses.{name}.views', asked), (f'{type(loss).__name__}.views', wanted)):
+        if value not in (None, *VIEWS):
+            raise ValueError(f'{field} is {value!r}: choose one of {", ".join(map(repr, VIEWS))}')
     if asked is None:
         return wanted
-    if asked not in VIEWS:
-        raise ValueError(f'losses.{name}.views is {asked!r}: choose one of {", ".join(map(repr, VIEWS))}')
     if wanted == 'both' and asked != 'both':
         raise ValueError(f'losses.{name}.views is {asked!r}, and {type(loss).__name__} needs both: leave `views` out')
     return asked
@@ -90,8 +123,12 @@ def check_views(view: object, views: dict[str, str]) -> None:
     """See that there is a second view where some loss looks at it, and only there; ``views`` are those of each loss.
 
     Raises:
-        ValueError: There is not.
+        ValueError: There is not, or it cannot be called.
     """
+    if view is not None and not callable(view):
+        raise ValueError(
+            f"view is a {type(view).__name__}, which cannot be called: give one such as dict(type='mmlckd.MixedView')"
+        )
     looking = [name for name, chosen in views.items() if chosen != 'first']
     if looking and view is None:
         raise ValueError(
@@ -102,10 +139,13 @@ def check_views(view: object, views: dict[str, str]) -> None:
 
 
 def _sizes(inputs: Tensor, data_samples: Sequence | None) -> list[tuple[int, int]]:
-    """(height, width) of the image in each padded input."""
+    """(height, width) of the image in each padded input; the full size where samples tell none, as plain labels do."""
     height, width = inputs.shape[2:]
-    shapes = [sample.get('img_shape', None) or (height, width) for sample in data_samples or ()]
-    return [(shape[0], shape[1]) for shape in shapes] or [(height, width)] * len(inputs)
+    sizes = []
+    for sample in data_samples if isinstance(data_samples, (list, tuple)) else ():
+        shape = sample.get('img_shape', None) if hasattr(sample, 'get') else None
+        sizes.append((shape[0], shape[1]) if shape else (height, width))
+    return sizes or [(height, width)] * len(inputs)
 
 
 def _padded(inputs: Tensor, data_samples: Sequence | None) -> bool:

@@ -23,9 +23,7 @@ def output_change(outputs: Tensor, center: bool = False) -> Tensor:
     """
     if len(outputs) % 2:
         raise ValueError(f'the outputs are {tuple(outputs.shape)}: two views of one batch are an even number of images')
-    first, second = (
-        outputs.to(torch.promote_types(outputs.dtype, torch.float32)).chunk(2) if len(outputs) else 2 * (outputs,)
-    )
+    first, second = outputs.to(torch.promote_types(outputs.dtype, torch.float32)).tensor_split(2)
     change = second - first
     return change - change.mean(_channel_dim(change), keepdim=True) if center else change
 

@@ -165,8 +165,11 @@ def _cheapest_form(feat_in: Tensor, feat_out: Tensor, num_iters: int) -> type[_M
 
 
 def _size(feat: Tensor, mean: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
-    """Frobenius norm (B, 1, 1) of a map (B, C, N), centred where means (B, C, 1) are given; and whether it counts as
-    zero, because it is zero, or rounding noise beside its means, or because its squares underflow."""
+    """Frobenius norm (B, 1, 1) of a map (B, C, N), and whether it counts as zero.
+
+    The map is centred where means (B, C, 1) are given. The norm counts as zero if it is zero, if it is no more than
+    rounding noise beside the means, or if its squares underflow.
+    """
     if mean is None:
         size = torch.linalg.vector_norm(feat, dim=(1, 2), keepdim=True)
         noise = size.new_zeros(())

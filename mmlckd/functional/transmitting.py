@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mmlckd.compatibility import not_compiled
+
 from .pooling import common_grid, pool, positions
 from .singular_pair import singular_pair
 from .value_at_pair import value_at_pair
 
 
-@torch.compiler.disable  # torch 2.10 cannot compile adaptive pooling to a size that changes
+@not_compiled  # torch 2.10 cannot compile adaptive pooling to a size that changes
 def transmitting_norm(
     feat_in: Tensor, feat_out: Tensor, num_iters: int = 10, center: bool = False, eps: float | None = None
 ) -> Tensor:

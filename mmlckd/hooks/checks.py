@@ -1,5 +1,6 @@
-"""What hooks check of the run that they are in, and the range of their arguments; :mod:`mmlckd.validation` has
-types.
+"""What hooks check: the run that they are in, and the ranges of their arguments.
+
+Types of arguments are checked by :mod:`mmlckd.validation`.
 """
 
 from __future__ import annotations

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from mmengine.hooks import Hook
-from torch.utils.hooks import RemovableHandle
+from collections.abc import Callable
 
+from mmengine.hooks import Hook
+
+from mmlckd.compatibility import before_steps
 from mmlckd.distillers import LipschitzDistiller
 from mmlckd.registry import HOOKS
 from mmlckd.unwrapped import unwrapped
@@ -32,7 +34,7 @@ class ConnectorWarmupHook(Hook):
     def __init__(self, iters: int):
         check_count('ConnectorWarmupHook.iters', iters)
         self.iters = iters
-        self._handle: RemovableHandle | None = None
+        self._stop: Callable[[], None] | None = None
 
     def before_train(self, runner) -> None:
         check_only_one(self, runner, 'give one, with the larger number of iterations')
@@ -51,7 +53,7 @@ class ConnectorWarmupHook(Hook):
         optimizer = single_optimizer(self, runner)
         trained = set(model.distiller.parameters())
 
-        def drop_others(optimizer, args, kwargs) -> None:
+        def drop_others() -> None:
             for group in optimizer.param_groups:
                 for parameter in group['params']:
                     if parameter not in trained:
@@ -59,9 +61,9 @@ class ConnectorWarmupHook(Hook):
 
         if runner.iter < self.iters:
             # Between backward and step: the gradients are scaled, clipped and synchronised already.
-            self._handle = optimizer.register_step_pre_hook(drop_others)
+            self._stop = before_steps(optimizer, drop_others)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
-        if self._handle is not None and runner.iter + 1 >= self.iters:
-            self._handle.remove()
-            self._handle = None
+        if self._stop is not None and runner.iter + 1 >= self.iters:
+            self._stop()
+            self._stop = None

@@ -9,11 +9,20 @@ from mmlckd.distillers import entries_of
 
 
 def read_statistics(model: nn.Module) -> dict[str, list[float]]:
-    """The statistics of all losses, by name. This waits for the device once; it is empty for any other model."""
+    """The statistics of all losses, by name. This waits for the device once; it is empty for any other model.
+
+    Raises:
+        ValueError: A name of a user's loss is one that this package or MMEngine gives a meaning to.
+    """
     found: dict[str, list[torch.Tensor]] = {}
     for entry in entries_of(model):
         for name, values in entry.statistics().items():
-            found.setdefault(name, []).append(values)
+            if name in ('iter', 'layers') or 'loss' in name:
+                raise ValueError(
+                    f"losses.{entry.name} has a statistic called {name!r}, and 'iter', 'layers' and names with 'loss' "
+                    'mean something else in the log: choose another name'
+                )
+            found.setdefault(name, []).append(values.flatten())
     joined = {name: torch.cat(values) for name, values in found.items()}
     if not joined:
         return {}

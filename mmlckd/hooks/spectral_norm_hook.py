@@ -31,7 +31,8 @@ class SpectralNormHook(Hook):
 
     The history and the layers' input sizes are part of the checkpoint. The singular vectors are not, because they are
     as large as those inputs: after a checkpoint the norms are found anew, in the uninterrupted run as in the resumed
-    one. At the end of training the history is written to ``lipschitz.json``, ``lipschitz.png`` and
+    one. A run may be resumed with other losses, taps or layers; the figures then show the present ones. At the end of
+    training the history is written to ``lipschitz.json``, ``lipschitz.png`` and
     ``lipschitz_layers.png`` in the work folder, and the visualizer shows the pictures. The hook works with any model of
     MMEngine.
 
@@ -55,6 +56,7 @@ class SpectralNormHook(Hook):
     """
 
     priority = 'ABOVE_NORMAL'  # before EMA and LoggerHook
+    SCALARS = 'train/lipschitz/'
     HISTORY = 'lipschitz_history'
     SIZES = 'lipschitz_layer_sizes'
 
@@ -100,14 +102,17 @@ class SpectralNormHook(Hook):
 
     def _read(self, runner, last: bool) -> None:
         hub = runner.message_hub
-        reading: dict[str, list | dict] = {**read_statistics(unwrapped(runner.model))}
-        for name, values in reading.items():
-            for k, value in enumerate(values):
-                hub.update_scalar(f'train/lipschitz/{name}_{k}', value)
+        statistics = read_statistics(unwrapped(runner.model))
+        reading: dict[str, list | dict] = {**statistics}
+        scalars = {f'{name}_{k}': value for name, values in statistics.items() for k, value in enumerate(values)}
         if self._reader is not None:
             norms = reading['layers'] = self._reader.read(last)
-            for name, value in norms.items():
-                hub.update_scalar(f'train/lipschitz/layer/{name}', value)
+            scalars.update({f'layer/{name}': value for name, value in norms.items()})
+        for key in [key for key in hub.log_scalars if key.startswith(self.SCALARS)]:
+            if key.removeprefix(self.SCALARS) not in scalars:
+                del hub.log_scalars[key]  # of other losses, taps or layers, with which the run began
+        for name, value in scalars.items():
+            hub.update_scalar(self.SCALARS + name, value)
         if reading:
             hub.update_info(self.HISTORY, [*self.history(runner), dict(iter=runner.iter + 1, **reading)])
 

@@ -1,26 +1,46 @@
 """What losses refuse: each message says what is wrong and what to do.
 
-Types of arguments are checked by :mod:`mmlckd.validation`; here are ranges, lengths and shapes.
+Arguments of classes in this package's registry are checked for their types by :mod:`mmlckd.validation`. Here are
+ranges, lengths and shapes, and the types of numbers, because losses may be registered elsewhere.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
+from mmlckd.validation import check_number
+
 
 def check_weight(name: str, value: float) -> None:
-    """See that a weight is finite, 0 or above.
+    """See that a weight is a finite number, 0 or above.
 
     Raises:
         ValueError: It is not.
     """
+    check_number(name, value)
     if not math.isfinite(value):
         raise ValueError(f'{name} is {value}: give a finite number, 0 or above')
     if value < 0:
         raise ValueError(f'{name} is {value}: it must not be negative')
+
+
+def check_foreign_weight(name: str, fields: Mapping[str, Any]) -> None:
+    """See that the ``loss_weight`` of a loss from elsewhere is no string: not every class looks at what it is given.
+
+    Args:
+        name: The field, for the message.
+        fields: All fields of the loss.
+
+    Raises:
+        ValueError: It is a string or a flag. Other forms, such as a list, are the class's own matter.
+    """
+    weight = fields.get('loss_weight')
+    if isinstance(weight, (str, bool)):
+        check_number(name, weight)
 
 
 def check_weights(name: str, weights: str | Sequence[float], choices: Sequence[str]) -> None:
@@ -29,6 +49,8 @@ def check_weights(name: str, weights: str | Sequence[float], choices: Sequence[s
     Raises:
         ValueError: They are not.
     """
+    if not isinstance(weights, Sequence):
+        raise ValueError(f'{name} is {weights!r}: choose {", ".join(map(repr, choices))} or a list of numbers')
     if isinstance(weights, str):
         if weights not in choices:
             raise ValueError(f'{name} is {weights!r}: choose {", ".join(map(repr, choices))} or a list of numbers')
@@ -51,11 +73,12 @@ def pick_weights(name: str, weights: str | Sequence[float], count: int, unit: st
 
 
 def check_temperature(tau: float) -> None:
-    """See that a temperature is positive and finite.
+    """See that a temperature is a positive and finite number.
 
     Raises:
         ValueError: It is not.
     """
+    check_number('tau', tau)
     if not 0 < tau < math.inf:
         raise ValueError(f'tau is {tau}: a temperature must be positive')
 

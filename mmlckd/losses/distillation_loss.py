@@ -13,16 +13,26 @@ from .checks import check_weight
 class DistillationLoss(nn.Module):
     """Base of the losses that compare a student with a teacher. A subclass writes :meth:`compare` and what it needs.
 
-    The distiller calls, in this order:
+    A loss that compares map with map derives from :class:`.MapwiseLoss` instead, which checks shapes and deals with
+    half precision and with samples that are not finite.
 
-    1. ``attach(teacher, taps)`` once, when the model is built: look at the teacher's modules.
-    2. ``targets(teacher_feats, data_samples)`` in each step, before the student runs. It returns what the loss needs of
-       the teacher. Return less than the maps where less will do: maps that are not kept are freed.
-    3. ``compare(student_feats, targets)`` in the same step, when the student's maps are there. It returns the loss.
+    When the model is built, the distiller reads :attr:`views` and calls
 
-    ``loss(student_feats, teacher_feats, data_samples)`` does steps 2 and 3 at once. Maps come as sequences, one map for
-    each tap of the entry, in the order of the taps: shallow to deep. The student's maps are what its connectors made of
-    them, where the entry has connectors.
+    1. ``attach(teacher, taps)``: look at the teacher's modules;
+    2. ``check_channels(teacher_channels)``: see whether the teacher's maps fit.
+
+    In each step it calls
+
+    1. ``see_views(input_change)``, if the loss looks at a second view: hear how far the two views are apart;
+    2. ``targets(teacher_feats, data_samples)``, before the student runs. It returns what the loss needs of the teacher.
+       Return less than the maps where less will do: maps that are not kept are freed;
+    3. ``compare(student_feats, targets)``, when the student's maps are there. It returns the loss.
+
+    In the first training step it asks for ``warnings(names, student_shapes)``, which it logs.
+
+    ``loss(student_feats, teacher_feats, data_samples)`` does ``targets`` and ``compare`` at once. Maps come as
+    sequences, one map for each tap of the entry, in the order of the taps: shallow to deep. The student's maps are what
+    its connectors made of them, where the entry has connectors.
 
     Hooks use three more things:
 
@@ -33,8 +43,8 @@ class DistillationLoss(nn.Module):
 
     A loss may have parameters: they are trained and saved with the student.
 
-    Any other module that is called as ``loss(student_feats, teacher_feats)`` works as well. It gets the maps as they
-    are, and hooks do not see it.
+    Any other module that is called as ``loss(student_feats, teacher_feats)`` works as well. Where the entry has
+    connectors it gets the student's maps after them, and otherwise the maps as they are. Hooks do not see it.
 
     Args:
         loss_weight: Factor of the whole loss, finite and not negative.
@@ -100,7 +110,8 @@ class DistillationLoss(nn.Module):
                 entry looks at a second view, whose labels nobody knows.
 
         Returns:
-            Anything; :meth:`compare` gets it as it is, once, and may overwrite it.
+            Anything; :meth:`compare` gets it as it is, once. It may overwrite what is its own, but not the teacher's
+            maps, which other losses compare, too.
         """
         return [feat.detach() for feat in teacher_feats]
 
@@ -108,7 +119,8 @@ class DistillationLoss(nn.Module):
         """The loss of one batch, with ``loss_weight`` in it.
 
         Args:
-            student_feats: The student's maps, in the precision the student ran in. Differentiable.
+            student_feats: The student's maps, in the precision the student ran in. Differentiable. Other losses compare
+                them, too: do not change them in place.
             targets: What :meth:`targets` returned for this batch.
 
         Returns:

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from mmlckd.registry import MODELS
 
+from .checks import check_foreign_weight
 from .mapwise_loss import MapwiseLoss
 
 
@@ -26,14 +27,18 @@ class EachMapLoss(MapwiseLoss):
         equal_shapes: See that both maps of a pair have the same shape. False: the loss from outside deals with it.
 
     Raises:
-        ValueError: While training, the loss from outside returns something else than a scalar.
+        ValueError: The weight of the loss from outside is a string. While training, that loss returns something else
+            than a scalar.
 
     Source: this project.
     """
 
     def __init__(self, loss: dict | nn.Module, loss_weight: float = 1.0, equal_shapes: bool = True):
         super().__init__(loss_weight)
-        self.loss = loss if isinstance(loss, nn.Module) else MODELS.build(loss)
+        if not isinstance(loss, nn.Module):
+            check_foreign_weight('loss.loss_weight', loss)
+            loss = MODELS.build(loss)
+        self.loss = loss
         self.alike = 'shape' if equal_shapes else 'batch'
 
     def pair_loss(self, student: Tensor, teacher: Tensor, kept: Tensor) -> Tensor:

@@ -50,36 +50,66 @@ class LocalLipschitzKDLoss(MapwiseLoss):
             raise ValueError(f'floor is {floor}: give a positive number')
         self.center = center
         self.floor = floor
+        self._next_input_change: Tensor | None = None
         self._input_change: Tensor | None = None
-        self._changes: list[Tensor] = []
+        self._changes: list[Tensor] = []  # of each tap (3, rows): the student's, the teacher's, and which rows count
 
     def see_views(self, input_change: Tensor) -> None:
-        """Keep (B,), how far the views are apart, for :meth:`statistics`."""
-        self._input_change = input_change
+        """Keep (B,), how far the views of the coming batch are apart, for :meth:`statistics`."""
+        self._next_input_change = input_change
 
     def targets(self, teacher_feats: Tensor | Sequence[Tensor], data_samples: Sequence | None = None) -> list[Tensor]:
         """dt of every tap. The first half of each map is of the first view, the second half of the second."""
         return [output_change(feat, self.center) for feat in super().targets(teacher_feats)]
 
     def compare(self, student_feats: Tensor | Sequence[Tensor], targets: Any) -> Tensor:
-        """Loss of student outputs of both views, (2B, K), (2B, K, H, W) or (2B, N, K), against :meth:`targets`."""
-        self._changes = []
-        return self.compare_maps([output_change(feat, self.center) for feat in as_sequence(student_feats)], targets)
+        """Loss of student outputs of both views, (2B, K), (2B, K, H, W) or (2B, N, K), against :meth:`targets`.
+
+        Raises:
+            ValueError: The outputs are not equally many for each image of both views, or do not fit the teacher's.
+        """
+        self._input_change, self._next_input_change, self._changes = self._next_input_change, None, []
+        changes = [output_change(feat, self.center) for feat in as_sequence(student_feats)]
+        images = len(changes[0]) if self._input_change is None else len(self._input_change)
+        for i, change in enumerate(changes):
+            if len(change) % max(images, 1):
+                raise ValueError(
+                    f'student map {i} has {2 * len(change)} rows for {images} images in two views: '
+                    'tap a module that gives equally many rows for each image'
+                )
+        if not images:  # no pair has a loss then
+            self._changes = [change.detach().new_zeros(3, 0) for change in changes]
+        return self.compare_maps(changes, targets)
+
+    def pair_loss(self, student: Tensor, teacher: Tensor, kept: Tensor) -> Tensor:
+        sizes = [change.detach().flatten(1).norm(dim=1) for change in (student, teacher)]
+        self._changes.append(torch.stack([*sizes, kept & torch.add(*sizes).isfinite()]))
+        return super().pair_loss(student, teacher, kept)
 
     def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
-        self._changes.append(torch.stack([change.detach().flatten(1).norm(dim=1) for change in (student, teacher)]))
         return relative_change_error(student, teacher, self.floor)
 
     def statistics(self) -> dict[str, Tensor]:
-        """``local_student`` and ``local_teacher``, one value a tap: the outputs' changes over the inputs' changes, both
-        summed over the batch, in output units per pixel value. A mean of quotients would be ruled by images whose two
-        views are nearly the same.
+        """``local_student`` and ``local_teacher``, one value a tap: how far outputs move for how far inputs move.
+
+        Each value is the sum of the outputs' changes over the sum of the inputs' changes, in output units per pixel
+        value. Both sums run over the images of the last batch that the loss keeps; without any, or if none of them
+        moved, the value is 0. The outputs' changes are those that the loss compares, so with ``center`` they are
+        centred. A mean of quotients would be ruled by images whose two views are nearly the same.
         """
         if self._input_change is None or not self._changes:
             return {}
-        moved = self._input_change.sum().clamp_min(torch.finfo(self._input_change.dtype).tiny)
-        sums = torch.stack(self._changes).sum(-1) / moved
-        return dict(local_student=sums[:, 0], local_teacher=sums[:, 1])
+        quotients = torch.stack([self._quotients(change, self._input_change) for change in self._changes])
+        return dict(local_student=quotients[:, 0], local_teacher=quotients[:, 1])
+
+    @staticmethod
+    def _quotients(changes: Tensor, input_change: Tensor) -> Tensor:
+        """(2,): the student's and the teacher's quotient. Where an image has several rows, it is kept if all are."""
+        *sizes, kept = changes.view(3, len(input_change), -1 if len(input_change) else 1).unbind()
+        kept = kept.bool().all(1) & input_change.isfinite()
+        moved = input_change.where(kept, 0.0).sum()
+        sums = torch.stack([size.sum(1).where(kept, 0.0).sum() for size in sizes])
+        return (sums / moved).where(moved > 0, 0.0)
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, center={self.center}, floor={self.floor}'

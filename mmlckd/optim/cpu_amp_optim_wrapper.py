@@ -56,8 +56,13 @@ def _autocast_inside(module: nn.Module, stack: ExitStack) -> None:
         inside.pop().close()
         return tree_map(_widened, output)
 
+    def leave_all() -> None:
+        while inside:
+            inside.pop().close()
+
+    stack.callback(leave_all)  # an error in the module's forward skips its hook
     stack.callback(module.register_forward_pre_hook(enter).remove)
-    stack.callback(module.register_forward_hook(leave, always_call=True).remove)
+    stack.callback(module.register_forward_hook(leave).remove)
 
 
 def _widened(value: Any) -> Any:

@@ -18,11 +18,10 @@ from .due import checkpoint_is_due
 
 @HOOKS.register_module()
 class GradientStateHook(Hook):
-    """Save the gradients of all ranks with a checkpoint that falls between two steps of the optimizer, and resume with
-    them.
+    """Save the gradients of all ranks with a checkpoint between two optimizer steps, and resume with them.
 
-    That happens with ``accumulative_counts`` that do not divide the iterations between two checkpoints; MMEngine loses
-    those gradients. Each rank has its own, since DDP sums them up only at the step.
+    A checkpoint falls between two steps where ``accumulative_counts`` does not divide the iterations between two
+    checkpoints. MMEngine loses those gradients. Each rank has its own, since DDP sums them up only at the step.
 
     Source: this project.
     """

@@ -25,10 +25,12 @@ def make_resumable(config: Config) -> None:
     Types of the user's own stay, as do hooks that are set to None. What takes the place of something that the config
     names is logged.
     """
-    hooks = config.setdefault('default_hooks', {})
+    config.setdefault('default_hooks', {})
+    hooks = config.default_hooks  # setdefault returns what it was given, and a config keeps a copy
     for name, kind in _HOOKS.items():
         hooks.setdefault(name, dict(type=kind))
-    checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
+    hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
+    checkpoint = hooks.checkpoint
     if checkpoint is not None and same_type(checkpoint.get('type'), HOOKS, CheckpointHook):
         _replace(checkpoint, 'mmlckd.SafeCheckpointHook', 'default_hooks.checkpoint')
         hooks.setdefault('preemption', dict(type='mmlckd.PreemptionHook'))

@@ -18,8 +18,7 @@ from .resumable_epoch_loop import ResumableEpochLoop
 
 @HOOKS.register_module()
 class RandomStateHook(Hook):
-    """Save the random states of all ranks, and the place within an epoch, with each checkpoint; start from them after a
-    resume.
+    """Save the random states of all ranks and the place within the epoch, and resume with them.
 
     The states are taken where training pauses (the end of an epoch, the iteration of a checkpoint, an evaluation) and
     put back where it goes on, in the uninterrupted run as well: what validation and logging draw in between changes

@@ -47,15 +47,23 @@ def _is_place(value: Any) -> bool:
     return _are_counts(value) and len(value) == 2 and 0 < value[0] <= value[1]
 
 
-def _is_reading(value: Any) -> bool:
-    """A number, or lists and dicts of numbers; the norms of a diverged run are not finite."""
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_reading, value))
-    return is_table_of(value, _is_reading) if isinstance(value, dict) else type(value) in (int, float)
+def _is_any_number(value: Any) -> bool:
+    """The norms of a diverged run are not finite."""
+    return type(value) in (int, float)
+
+
+def _is_reading(reading: Any) -> bool:
+    """An iteration, layers with a number each, and lists of numbers."""
+    if not is_table_of(reading, lambda value: True) or not is_count(reading.get('iter')):
+        return False
+    lists = [value for name, value in reading.items() if name not in ('iter', 'layers')]
+    return is_table_of(reading.get('layers', {}), _is_any_number) and all(
+        is_list_of(values, _is_any_number) for values in lists
+    )
 
 
 def _are_readings(value: Any) -> bool:
-    return is_list_of(value, lambda reading: is_table_of(reading, _is_reading) and is_count(reading.get('iter')))
+    return is_list_of(value, _is_reading)
 
 
 def _are_gradients(value: Any) -> bool:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from mmlckd.checkpoints import lock_folder, misfit, unlock_folders, weights_of
+from mmlckd.distillers import entries_of
 from mmlckd.registry import HOOKS
 from mmlckd.unwrapped import unwrapped
 
@@ -72,6 +73,7 @@ class RunCheckHook(Hook):
             fault = _averages_misfit(expected, checkpoint['ema_state_dict'])
         if fault:
             raise ValueError(f'--resume is given {source!r}, which does not fit this config: {fault}')
+        _forget_losses(checkpoint['message_hub'].get('log_scalars', {}), model)
 
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
         for hook in runner.hooks:
@@ -96,6 +98,14 @@ def _averages_misfit(expected: dict, saved: dict) -> str | None:
     averages = {key.removeprefix('module.'): value for key, value in saved.items() if key.startswith('module.')}
     fault = misfit({key: expected[key] for key in averages if key in expected}, averages)
     return f'of its averaged weights (ema_state_dict) {fault}' if fault else None
+
+
+def _forget_losses(logged: dict, model: nn.Module) -> None:
+    """Take distillation losses that the config has no longer out of the log: their last values would stay in it."""
+    present = {entry.key for entry in entries_of(model)}
+    for key in [key for key in logged if key.startswith('train/distiller.loss_')]:
+        if key.removeprefix('train/') not in present:
+            del logged[key]
 
 
 def _inner_datasets(field: str, dataset: Any) -> Iterator[tuple[str, Dataset]]:

@@ -6,8 +6,7 @@ import fcntl
 import hashlib
 import json
 import shutil
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmengine.config import Config
@@ -18,7 +17,7 @@ from mmlckd.config import bare_config, is_distiller, read_config
 from mmlckd.registry import MODELS, class_of
 from mmlckd.resumability import make_resumable
 
-from .measuring import curves, measure
+from .measuring import curves, measure, steps
 
 METHODS = dict(
     kd='KD',
@@ -29,16 +28,30 @@ METHODS = dict(
     lipschitz='Lipschitz',
     lipschitz_local='local Lipschitz',
 )
+LR = 'lr'  # the learning rate's name among the weights
 
 
 def method_title(method: tuple[str, ...]) -> str:
-    """The name of a method in tables: the names of its losses."""
-    return ' + '.join(METHODS.get(name, name) for name in method) or 'alone'
+    """The name of a method in tables: the names of its losses and changes."""
+    if not any(name in METHODS for name in method):
+        method = ('alone', *method)
+    return ' + '.join(METHODS.get(name, name) for name in method)
 
 
 def _wants_a_second_view(loss: dict) -> bool:
     made_for = getattr(class_of(loss['type'], MODELS), 'views', 'first')
     return (loss.get('views') or made_for) != 'first'
+
+
+def _lengthen(config: Config, factor: int) -> None:
+    """Train ``factor`` times as long, with schedules that are stretched alike."""
+    schedulers = config.get('param_scheduler') or []
+    for fields in (config.train_cfg, *(schedulers if isinstance(schedulers, list) else [schedulers])):
+        for name in ('max_epochs', 'max_iters', 'val_interval', 'T_max', 'end', 'begin'):
+            if name in fields:
+                fields[name] = factor * fields[name]
+        if 'milestones' in fields:
+            fields['milestones'] = [factor * milestone for milestone in fields['milestones']]
 
 
 @dataclass(frozen=True)
@@ -48,11 +61,13 @@ class Cell:
     Args:
         data: The data set's name.
         recipe: Path of a distillation config. It says everything else.
-        method: Names of the distillation losses that are on; without any the student learns alone.
+        method: Names of the distillation losses that are on, and of changes. Without losses the student learns alone.
         losses: Loss dicts by name. They replace the recipe's, or are added to them.
-        weights: Loss weights by name, where they differ from those of the loss dicts.
+        weights: Loss weights by name, and the learning rate, where they differ from the recipe's.
         seed: The run's seed.
         selecting: Read the validation result only, and leave the test images alone.
+        changes: By name, fields that are merged into the recipe, such as an augmentation. The field ``longer`` is a
+            factor of the schedule's length.
     """
 
     data: str
@@ -62,9 +77,10 @@ class Cell:
     weights: dict[str, float]
     seed: int
     selecting: bool = False
+    changes: dict[str, dict] = field(default_factory=dict)
 
     def config(self) -> Config:
-        """The recipe with the method's losses only.
+        """The recipe with the method's losses only, and its changes.
 
         Raises:
             FileNotFoundError, ValueError: There is no such recipe, it distils nothing, or it has no such loss.
@@ -74,13 +90,19 @@ class Cell:
             raise ValueError(
                 f'{self.recipe} is no distillation config: a study needs one of type mmlckd.LipschitzDistiller'
             )
+        for name in self.method:
+            change = dict(self.changes.get(name, {}))
+            _lengthen(config, change.pop('longer', 1))
+            config.merge_from_dict(change)
+        if LR in self.weights:
+            config.optim_wrapper.optimizer.lr = self.weights[LR]
         config.model.losses = self._chosen_losses({**config.model.losses, **self.losses})
         hooks = config.get('custom_hooks') or []
         config.custom_hooks = [hook for hook in hooks if self._serves(hook, config.model.losses)]
         config.get('default_hooks', {}).pop('spectral_norm', None)
         if not any(_wants_a_second_view(loss) for loss in config.model.losses.values()):
             config.model.pop('view', None)
-        if not self.method:
+        if not config.model.losses:
             config = bare_config(config)
         config.randomness = dict(seed=self.seed)
         return config
@@ -89,6 +111,8 @@ class Cell:
         """The method's losses with their weights."""
         chosen = {}
         for name in self.method:
+            if name in self.changes:
+                continue
             if known.get(name) is None:
                 method = '+'.join(self.method)
                 raise ValueError(
@@ -130,7 +154,6 @@ class Cell:
             path, run_dir = folder / 'record.json', folder / 'run'
             if path.is_file():
                 return json.loads(path.read_text())
-            start = time.time()
             config = self.config()
             config.work_dir = str(run_dir)
             last = newest_checkpoint(run_dir)
@@ -139,7 +162,6 @@ class Cell:
             make_resumable(config)
             runner = Runner.from_cfg(config)
             runner.train()
-            seconds = time.time() - start
             record = dict(
                 data=self.data,
                 recipe=self.recipe,
@@ -148,12 +170,11 @@ class Cell:
                 seed=self.seed,
                 config=self.digest(),
                 **origin,
-                train_seconds=round(seconds, 1),
+                **steps(runner),
                 validation=curves(runner)['validation'][-1],
                 **({} if self.selecting else measure(runner)),
                 curves=curves(runner),
             )
-            record['seconds'] = round(time.time() - start, 1)
             AtomicBackend().put_text(json.dumps(record, indent=1) + '\n', path)
             shutil.rmtree(run_dir)
             return record

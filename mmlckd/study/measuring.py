@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from mmengine.runner import Runner
+from torch import nn
 
+from mmlckd.analysis.calibration import expected_calibration_error
 from mmlckd.analysis.evaluating import evaluating
 from mmlckd.analysis.local_lipschitz import local_lipschitz
 from mmlckd.analysis.pixels import pixel_view
-from mmlckd.analysis.robustness import robust_accuracy
+from mmlckd.analysis.robustness import CHANGES, robust_accuracy
+from mmlckd.taps import Preprocessing
 
 # The name of each task's result, and its factor to per cent.
 RESULTS = {'accuracy/top1': 1.0, 'pascal_voc/mAP': 100.0, 'coco/bbox_mAP': 100.0, 'mIoU': 1.0}
-SIGMAS, EPSILONS = (32.0, 64.0), (8.0,)  # pixel values
+# Strengths of what is done to test images: see mmlckd.analysis.robust_accuracy.
+CLASSIFIED = dict(
+    noise=(16.0, 32.0, 64.0), blur=(0.5, 1.0, 2.0), contrast=(0.5, 0.25, 0.1), fgsm=(2.0, 4.0, 8.0), pgd=(2.0, 4.0, 8.0)
+)
+DENSE = dict(noise=(16.0, 32.0), blur=(1.0, 2.0))
+ATTACKED = 400  # test images that the costly attack is run on, the first of them
 POINTS = 50  # test images at which the local Lipschitz constant is taken
+TITLES = dict(fgsm='FGSM', pgd='PGD')
 
 
 def result_of(metrics: dict[str, float]) -> float:
@@ -31,16 +43,29 @@ def result_of(metrics: dict[str, float]) -> float:
 
 
 def measure(runner: Runner) -> dict[str, float]:
-    """The test result. A classifier has also its training result, accuracy under noise and FGSM, and local constant."""
+    """The test result, clean and on changed images.
+
+    A classifier has also its training result, accuracy under attack, log loss, calibration error and local constant.
+    """
     result = dict(test=result_of(runner.test()))
     if runner.cfg.get('default_scope') == 'mmpretrain':
-        result.update(train=_train_accuracy(runner), **_robustness(runner))
+        return {**result, 'train': _train_accuracy(runner), **_classified(runner)}
+    for kind, strengths in DENSE.items():
+        for strength in strengths:
+            with _changed_inputs(runner.model.data_preprocessor, kind, strength):
+                result[f'{kind} {strength:g}'] = result_of(runner.test())
     return result
 
 
 def hub(runner: Runner, name: str) -> list[float]:
     """Every value that was logged under a name."""
     return runner.message_hub.get_scalar(name).data[0].tolist()
+
+
+def steps(runner: Runner) -> dict[str, float]:
+    """How many training steps there were, those before a resume included, and their median time in ms."""
+    times = hub(runner, 'train/time')
+    return dict(steps=len(times), step_ms=round(1000 * statistics.median(times), 2))
 
 
 def curves(runner: Runner) -> dict[str, list[float]]:
@@ -67,18 +92,50 @@ def _train_accuracy(runner: Runner) -> float:
     return 100 * statistics.fmean(float(sample.pred_label == sample.gt_label) for sample in samples)
 
 
-def _robustness(runner: Runner) -> dict[str, float]:
+def _classified(runner: Runner) -> dict[str, float]:
+    """What is measured of a classifier on the test images, as a function of pixel values."""
     with evaluating(runner.model):
         view = pixel_view(runner.model, list(runner.test_dataloader))
         if view.labels is None:
             raise ValueError('a test image has not one label: a study measures classifiers with one label an image')
-        batches = list(zip(view.images, view.labels))
-        accuracies = robust_accuracy(view.function, batches, SIGMAS, EPSILONS, attacks=('fgsm',))
-        images = torch.cat(view.images)
+        images, labels = torch.cat(view.images), torch.cat(view.labels)
         step = max(1, len(images) // POINTS)
+        few = dict(pgd=CLASSIFIED['pgd'])
+        many = {kind: strengths for kind, strengths in CLASSIFIED.items() if kind not in few}
+        accuracies = robust_accuracy(view.function, list(zip(view.images, view.labels)), many)
+        accuracies.update(robust_accuracy(view.function, [(images[:ATTACKED], labels[:ATTACKED])], few))
         local = local_lipschitz(view.function, images[::step][:POINTS])
-    return {
-        **{f'noise {sigma:g}': value for sigma, value in zip(SIGMAS, accuracies['noise'])},
-        **{f'FGSM {epsilon:g}': value for epsilon, value in zip(EPSILONS, accuracies['fgsm'])},
-        'local constant': local.mean().item(),
+        with torch.no_grad():
+            logits = torch.cat([view.function(batch) for batch in view.images])
+    result = {
+        f'{TITLES.get(kind, kind)} {strength:g}': value
+        for kind, values in accuracies.items()
+        for strength, value in zip(CLASSIFIED[kind], values)
     }
+    result['log loss'] = F.cross_entropy(logits.double(), labels).item()
+    result['calibration error'] = expected_calibration_error(logits, labels)
+    result['local constant'] = local.mean().item()
+    return result
+
+
+@contextmanager
+def _changed_inputs(preprocessor: nn.Module, kind: str, strength: float) -> Iterator[None]:
+    """Change the preprocessed images of a model, padding included, as :func:`robust_accuracy` does with a classifier's.
+
+    Every reading has the same noise.
+    """
+    generator = torch.Generator().manual_seed(0)
+    preprocessing = Preprocessing.of(preprocessor)
+
+    def change(module: nn.Module, args: tuple, output: dict) -> dict:
+        inputs = output['inputs']
+        mean, std = (values.to(inputs).view(-1, 1, 1) for values in preprocessing.affine(inputs.shape[1]))
+        pixels = inputs * std + mean
+        changed = CHANGES[kind](None, pixels, None, strength, generator)
+        return {**output, 'inputs': (changed - mean) / std}
+
+    handle = preprocessor.register_forward_hook(change)
+    try:
+        yield
+    finally:
+        handle.remove()

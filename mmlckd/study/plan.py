@@ -9,7 +9,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from .cell import Cell, method_title
+from mmlckd.config import find_file
+
+from .cell import LR, Cell, method_title
 
 Method = tuple[str, ...]
 
@@ -21,11 +23,15 @@ class Study:
 
     - ``data``: the name of each data set, and its recipe, a distillation config;
     - ``losses``: loss dicts that are added to those of the recipes, or replace them;
-    - ``methods``: lists of loss names; an empty one is the student alone;
-    - ``grid``: for each loss name the weights to try on the selection seeds;
+    - ``changes``: by name, fields that are merged into a recipe, such as an augmentation or a longer schedule;
+    - ``methods``: lists of names of losses and changes; an empty one is the student alone;
+    - ``grid``: for each loss name the weights to try on the selection seeds; under ``lr`` the learning rates;
     - ``seeds``: those of the report;
     - ``selection_seeds``: those that weights are chosen on, none of them in ``seeds``;
-    - ``weights``: the file that a selection writes its weights to; without it the recipes' own hold.
+    - ``selection_data``: the data sets that they are chosen on; all, if it is missing;
+    - ``weights``: the file that a selection writes its weights to; without it the recipes' own hold;
+    - ``compare``: pairs of methods to compare, beside those of :func:`mmlckd.study.tables.contrasts`;
+    - ``aims``: see :class:`mmlckd.study.aims.Aim`.
 
     Raises:
         ValueError: A field is missing, or selection and report share a seed.
@@ -38,8 +44,11 @@ class Study:
         self.name = name
         self.data: dict[str, str] = dict(config.data)
         self.losses: dict[str, dict] = {key: dict(value) for key, value in config.get('losses', {}).items()}
+        self.changes: dict[str, dict] = {key: dict(value) for key, value in config.get('changes', {}).items()}
         self.methods: list[Method] = [tuple(method) for method in config.methods]
         self.grid: dict[str, list] = dict(config.get('grid', {}))
+        self.selection_data: list[str] = list(config.get('selection_data', self.data))
+        self.design: dict[str, list] = {key: list(config.get(key, [])) for key in ('compare', 'aims')}
         self.seeds: list[int] = list(config.seeds)
         self.selection_seeds: list[int] = list(config.get('selection_seeds', []))
         shared = set(self.seeds) & set(self.selection_seeds)
@@ -52,9 +61,10 @@ class Study:
 
     def chosen(self) -> dict[str, dict[str, float]]:
         """The weights of each method's losses; a method is its names joined by '+'. Empty before a selection."""
-        if self.weights_file is None or not self.weights_file.is_file():
+        found = find_file(str(self.weights_file)) if self.weights_file else None
+        if found is None:
             return {}
-        return {name: row['weights'] for name, row in json.loads(self.weights_file.read_text())['methods'].items()}
+        return {name: row['weights'] for name, row in json.loads(found.read_text())['methods'].items()}
 
     def cells(self) -> list[Cell]:
         """The cells of the report, seed by seed, so that an early look finds all methods."""
@@ -68,57 +78,60 @@ class Study:
 
     def _cell(self, data: str, method: Method, weights: dict[str, float], seed: int, selecting: bool = False) -> Cell:
         losses = {name: self.losses[name] for name in method if name in self.losses}
-        return Cell(data, self.data[data], method, losses, weights, seed, selecting)
+        changes = {name: self.changes[name] for name in method if name in self.changes}
+        return Cell(data, self.data[data], method, losses, weights, seed, selecting, changes)
 
     def selection(self, run) -> dict[str, dict]:
         """Choose each method's weights by the validation result, averaged over data sets and selection seeds.
 
-        Methods are taken from the shortest to the longest. The weight of a method's last loss is chosen from its grid.
-        The others keep the weights that were chosen for the method without the last loss.
+        Methods are taken from the shortest to the longest. A method begins with the weights of the method without its
+        last name. First the weight of its last loss is chosen, then the learning rate, each from its grid.
 
         Args:
             run: Takes cells and returns their records.
 
         Returns:
-            For each method, joined by '+', dict(weights, tried). ``tried`` is a list of [weight, validation result].
+            For each method, joined by '+', dict(weights, tried). ``tried`` has for each name that was chosen a list of
+            [value, validation result].
 
         Raises:
-            ValueError: A loss has no grid, or the study lacks a method without its last loss.
+            ValueError: A loss has no grid.
         """
-        chosen: dict[str, dict] = {'': dict(weights={}, tried=[])}
-        for length in range(1, 1 + max(map(len, self.methods))):
-            candidates: dict[tuple[Method, float], list[Cell]] = {}
-            for method in self.methods:
-                if len(method) == length:
-                    candidates.update(self._candidates(method, chosen))
-            records = iter(run([cell for cells in candidates.values() for cell in cells]))
-            scores: dict[Method, list] = {}
-            for (method, weight), cells in candidates.items():
-                score = statistics.fmean(next(records)['validation'] for _ in cells)
-                scores.setdefault(method, []).append([weight, round(score, 3)])
-            for method, tried in scores.items():
-                best, _ = max(tried, key=lambda pair: pair[1])
-                weights = {**chosen['+'.join(method[:-1])]['weights'], method[-1]: best}
-                chosen['+'.join(method)] = dict(weights=weights, tried=tried)
+        methods = {method[:length] for method in self.methods for length in range(len(method) + 1)}
+        chosen: dict[str, dict] = {
+            '+'.join(method): dict(weights={}, tried={})
+            for method in sorted(methods, key=lambda name: (len(name), name))
+        }
+        for length in range(1 + max(map(len, methods))):
+            level = [method for method in sorted(methods) if len(method) == length]
+            for method in level:
+                chosen['+'.join(method)]['weights'] = dict(chosen['+'.join(method[:-1])]['weights'])
+            last = {method: method[-1] for method in level if method and method[-1] not in self.changes}
+            self._choose(last, chosen, run)
+            if LR in self.grid:
+                self._choose(dict.fromkeys(level, LR), chosen, run)
         return chosen
 
-    def _candidates(self, method: Method, chosen: dict[str, dict]) -> dict[tuple[Method, float], list[Cell]]:
-        """The cells to run for each weight in the grid of the method's last loss."""
-        start, last = '+'.join(method[:-1]), method[-1]
-        if start not in chosen or not self.grid.get(last):
-            raise ValueError(
-                f'method {method_title(method)!r} cannot be tuned: grid needs weights of {last!r}, and methods needs '
-                f'{method_title(method[:-1])!r}'
-            )
-        candidates = {}
-        for weight in self.grid[last]:
-            weights = {**chosen[start]['weights'], last: weight}
-            candidates[method, weight] = [
-                self._cell(data, method, weights, seed, selecting=True)
-                for data in self.data
-                for seed in self.selection_seeds
-            ]
-        return candidates
+    def _choose(self, names: dict[Method, str], chosen: dict[str, dict], run) -> None:
+        """Choose for each method the value of one name, all in one go."""
+        cells = {}
+        for method, name in names.items():
+            if not self.grid.get(name):
+                raise ValueError(f'method {method_title(method)!r} cannot be tuned: grid needs weights of {name!r}')
+            weights = chosen['+'.join(method)]['weights']
+            for value in self.grid[name]:
+                cells[method, value] = [
+                    self._cell(data, method, {**weights, name: value}, seed, selecting=True)
+                    for data in self.selection_data
+                    for seed in self.selection_seeds
+                ]
+        records = iter(run([cell for group in cells.values() for cell in group]))
+        for (method, value), group in cells.items():
+            score = statistics.fmean(next(records)['validation'] for _ in group)
+            chosen['+'.join(method)]['tried'].setdefault(names[method], []).append([value, round(score, 3)])
+        for method, name in names.items():
+            result = chosen['+'.join(method)]
+            result['weights'][name] = max(result['tried'][name], key=lambda pair: pair[1])[0]
 
 
 def restricted(
@@ -141,6 +154,7 @@ def restricted(
         for name in data:
             title = name if name in known else Path(name).stem
             study.data[title] = known.get(name, name)
+        study.selection_data = list(study.data)
     if methods:
         study.methods = [() if name == 'alone' else tuple(filter(None, name.split('+'))) for name in methods]
     if seeds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from .cell import method_title
@@ -10,13 +11,21 @@ from .statistics import Comparison, compare, holm
 
 Method = tuple[str, ...]
 Table = tuple[list[str], list[list[str]]]  # header, rows
-MEASURES = {
-    'test': 'test %',
-    'noise 32': 'noise 32',
-    'noise 64': 'noise 64',
-    'FGSM 8': 'FGSM 8',
-    'gap': 'train - test',
-    'local constant': 'local constant',
+MEASURES = {  # in tables, with their digits
+    'test': ('test %', 2),
+    'noise 16': ('noise 16', 2),
+    'noise 32': ('noise 32', 2),
+    'noise 64': ('noise 64', 2),
+    'blur 1': ('blur 1', 2),
+    'blur 2': ('blur 2', 2),
+    'contrast 0.25': ('contrast 1/4', 2),
+    'FGSM 8': ('FGSM 8', 2),
+    'PGD 8': ('PGD 8', 2),
+    'log loss': ('log loss', 3),
+    'calibration error': ('calibration', 2),
+    'gap': ('train - test', 2),
+    'local constant': ('local constant', 3),
+    'cost': ('cost', 2),
 }
 COMPARED = ('test', 'noise 32', 'noise 64', 'FGSM 8')
 
@@ -30,7 +39,10 @@ def by_method(records: list[dict]) -> dict[str, dict[Method, list[dict]]]:
 
 
 def values(records: list[dict], measure: str) -> list[float]:
-    """A measure of each record; 'gap' is the training result minus the test result."""
+    """A measure of each record; 'gap' is the training result minus the test result.
+
+    'cost' is in trainings of the student alone; see :func:`with_cost`.
+    """
     if measure == 'gap':
         return [record['train'] - record['test'] for record in records]
     return [record[measure] for record in records]
@@ -54,18 +66,33 @@ def mean_and_deviation(numbers: list[float], digits: int = 2) -> str:
     return f'{statistics.fmean(numbers):.{digits}f}{deviation}'
 
 
+def with_cost(records: list[dict]) -> list[dict]:
+    """The records with their cost: the time of all steps, over the median one of the student alone on the same data.
+
+    As they are where a data set has no student alone, or a record has no time.
+    """
+    alone: dict[str, list[float]] = {}
+    for record in records:
+        if not record['method'] and 'step_ms' in record:
+            alone.setdefault(record['data'], []).append(record['steps'] * record['step_ms'])
+    if set(alone) != {record['data'] for record in records}:
+        return records
+    unit = {data: statistics.median(times) for data, times in alone.items()}
+    return [dict(record, cost=record['steps'] * record['step_ms'] / unit[record['data']]) for record in records]
+
+
 def result_rows(records: list[dict]) -> dict[str, Table]:
     """A table for each data set: every method's results, as mean and standard deviation over seeds."""
+    records = with_cost(records)
     known = set(records[0]) | ({'gap'} if 'train' in records[0] else set())
     measures = [name for name in MEASURES if name in known]
     tables = {}
     for data, groups in by_method(records).items():
         rows = []
         for method, group in groups.items():
-            digits = {name: 3 if 'local' in name else 2 for name in measures}
-            cells = [mean_and_deviation(values(group, name), digits[name]) for name in measures]
+            cells = [mean_and_deviation(values(group, name), MEASURES[name][1]) for name in measures]
             rows.append([method_title(method), *cells])
-        tables[data] = (['', *(MEASURES[name] for name in measures)], rows)
+        tables[data] = (['', *(MEASURES[name][0] for name in measures)], rows)
     return tables
 
 
@@ -80,12 +107,19 @@ class Contrast(NamedTuple):
     adjusted: dict[str, float]
 
 
-def contrasts(records: list[dict]) -> list[Contrast]:
-    """What the Lipschitz term adds to each method, and the strongest method with it against the strongest without."""
+def contrasts(records: list[dict], compare: Sequence[tuple[Sequence[str], Sequence[str]]] = ()) -> list[Contrast]:
+    """What the Lipschitz term adds to each method, and the strongest method with it against the strongest without.
+
+    Args:
+        records: Of all methods, data sets and seeds.
+        compare: More pairs of a method and its baseline.
+    """
+    more = [(tuple(method), tuple(baseline)) for method, baseline in compare]
     found = []
     for data, groups in by_method(records).items():
         best = strongest(groups, guided=True), strongest(groups, guided=False)
-        for pair in _pairs(groups, best):
+        pairs = [*_pairs(groups, best), *(pair for pair in more if set(pair) <= set(groups))]
+        for pair in dict.fromkeys(pairs):
             results = _compared(groups, *pair)
             if results:
                 found.append(Contrast(data, *pair, pair == best, results, {}))
@@ -114,9 +148,8 @@ def _compared(groups: dict[Method, list[dict]], method: Method, baseline: Method
     return {name: compare(values(ours, name), values(theirs, name)) for name in measures}
 
 
-def comparison_rows(records: list[dict]) -> dict[str, Table]:
+def comparison_rows(found: list[Contrast]) -> dict[str, Table]:
     """One table of all contrasts; empty where nothing can be compared."""
-    found = contrasts(records)
     if not found:
         return {}
     header = ['', 'method', 'against']
@@ -127,39 +160,10 @@ def comparison_rows(records: list[dict]) -> dict[str, Table]:
         best = ' (best)' if contrast.strongest else ''
         row = [contrast.data, method_title(contrast.method) + best, method_title(contrast.baseline)]
         for name, result in contrast.results.items():
-            row += [f'{result.difference:+.2f} ± {result.half_width:.2f}', f'{contrast.adjusted[name]:.3f}']
+            row += [f'{result.difference:+.2f} ± {result.half_width:.2f}', p_value(contrast.adjusted[name])]
         rows.append(row)
     return {'Paired differences, points': (header, rows)}
 
 
-def verdicts(records: list[dict]) -> list[str]:
-    """Each aim of this project, and what the strongest method with the term reached against the strongest without it.
-
-    Empty where nothing can be compared.
-    """
-    best = [contrast for contrast in contrasts(records) if contrast.strongest]
-    if not best:
-        return []
-    groups = by_method(records)
-    gains = [contrast.results['test'].difference for contrast in best]
-    certain = [contrast.results['test'].difference >= 1 and contrast.adjusted['test'] < 0.05 for contrast in best]
-    spreads = []
-    for contrast in best:
-        results = (values(groups[contrast.data][name], 'test') for name in (contrast.method, contrast.baseline))
-        spreads.append([statistics.stdev(numbers) for numbers in results])
-    noise = [contrast.results['noise 32'].difference for contrast in best if 'noise 32' in contrast.results]
-    reached_gains = ', '.join(f'{gain:+.2f}' for gain in gains)
-    reached_spreads = ', '.join(f'{ours:.2f} against {theirs:.2f}' for ours, theirs in spreads)
-    aims = [
-        _verdict('a gain of 1.00 or more on two data sets, with p < 0.05', sum(certain) >= 2, reached_gains),
-        _verdict('nowhere a loss of more than 0.30', min(gains) >= -0.3, f'{min(gains):+.2f} at the lowest'),
-        _verdict('a smaller spread over seeds', all(ours < theirs for ours, theirs in spreads), reached_spreads),
-    ]
-    if noise:
-        reached_noise = ', '.join(f'{gain:+.2f}' for gain in noise)
-        aims.append(_verdict('2 points more under noise 32', min(noise) >= 2, reached_noise))
-    return aims
-
-
-def _verdict(aim: str, met: bool, reached: str) -> str:
-    return f'{aim}: {"met" if met else "missed"} ({reached})'
+def p_value(value: float) -> str:
+    return '< 0.001' if value < 0.001 else f'{value:.3f}'

@@ -61,7 +61,7 @@ def find_places(model: nn.Module) -> list[Place]:
 
     The first of these that fits:
 
-    1. a network of several branches: the modules that :data:`BRANCHES` names;
+    1. a network of several branches: the modules that ``BRANCHES`` names;
     2. a residual network that ends its stages by a ReLU, or begins them by a batch norm: what goes into that ReLU;
     3. a backbone that returns three maps or more of falling size, the same in training and in evaluation: these;
     4. a plain transformer, eight blocks or more that keep their tokens: four blocks at even distances;

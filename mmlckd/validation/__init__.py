@@ -11,7 +11,7 @@ built, so the tools of the host libraries get the same sentences.
 from __future__ import annotations
 
 from .arguments import checked
-from .forms import in_words
+from .forms import check_number, in_words
 from .schemas import check_dataset, check_distiller, check_run
 
-__all__ = ['check_dataset', 'check_distiller', 'check_run', 'checked', 'in_words']
+__all__ = ['check_dataset', 'check_distiller', 'check_number', 'check_run', 'checked', 'in_words']

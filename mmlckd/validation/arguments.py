@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+from typing import Any
 
 from .forms import (
     ANYTHING,
@@ -31,8 +32,11 @@ NAMED = {
     'float': NUMBER,
     'str': TEXT,
     'dict': DICT,
+    'Dict': DICT,
     'list': LIST,
+    'List': LIST,
     'tuple': LIST,
+    'Tuple': LIST,
     'Sequence': LIST,
     'Module': MODULE,
 }
@@ -42,7 +46,8 @@ def checked(cls: type) -> type:
     """The class itself, which from now on checks the types of the arguments that it is built with.
 
     An argument's form is its annotation, read as text, so that it may be written for a newer Python than the one that
-    runs. A part of an annotation that names no form, such as ``Tensor``, takes any value.
+    runs. A part of an annotation that names no form, such as ``Tensor``, takes any value. An argument whose default is
+    None takes None, whatever its annotation.
 
     Raises:
         ValueError: When the class is built: an argument has another form; the message shows the right one.
@@ -74,9 +79,11 @@ def forms_of(cls: type, signature: inspect.Signature) -> dict[str, Form]:
     """The form of each annotated argument, with an example: the one of its schema, or the default."""
     forms = {}
     for name, parameter in signature.parameters.items():
-        if not isinstance(parameter.annotation, str):
+        if parameter.annotation is parameter.empty:
             continue
         form, schema = form_of(parameter.annotation), SCHEMAS.get(cls.__name__, {}).get(name)
+        if parameter.default is None:
+            form = any_of(form, NONE)
         example = EXAMPLES.get(f'{cls.__name__}.{name}')
         if schema is not None:
             form, example = and_inside(form, schema), schema.example
@@ -86,9 +93,13 @@ def forms_of(cls: type, signature: inspect.Signature) -> dict[str, Form]:
     return forms
 
 
-def form_of(annotation: str) -> Form:
-    """The form that an annotation means: ``'int | None'``, ``'Sequence[float]'``, ``'dict[str, dict | None]'``."""
-    return _form(ast.parse(annotation, mode='eval').body)
+def form_of(annotation: Any) -> Form:
+    """The form that an annotation means: ``'int | None'``, ``Sequence[float]``, ``'dict[str, dict | None]'``."""
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    try:
+        return _form(ast.parse(text, mode='eval').body)
+    except SyntaxError:  # a user's words
+        return ANYTHING
 
 
 def _form(node: ast.expr) -> Form:
@@ -96,9 +107,16 @@ def _form(node: ast.expr) -> Form:
         return any_of(_form(node.left), _form(node.right))
     if isinstance(node, ast.Constant):
         return NAMED.get(str(node.value), ANYTHING)
+    if isinstance(node, ast.Subscript) and _name(node.value) in ('Optional', 'Union'):
+        forms = [_form(part) for part in getattr(node.slice, 'elts', [node.slice])]
+        return any_of(*forms, NONE) if _name(node.value) == 'Optional' else any_of(*forms)
     if isinstance(node, ast.Subscript):
         return _form_of_container(_form(node.value), node.slice)
-    return NAMED.get(getattr(node, 'id', getattr(node, 'attr', '')), ANYTHING)
+    return NAMED.get(_name(node), ANYTHING)
+
+
+def _name(node: ast.expr) -> str:
+    return getattr(node, 'id', getattr(node, 'attr', ''))
 
 
 def _form_of_container(container: Form, inner: ast.expr) -> Form:

@@ -85,6 +85,17 @@ MODULE = Form.called('a built module', 'built modules', lambda value: isinstance
 TYPE = Form(('a name', 'a class'), ('names', 'classes'), lambda value: isinstance(value, str) or callable(value))
 
 
+def check_number(field: str, value: Any) -> None:
+    """See that a value is a number; a flag is none.
+
+    Raises:
+        ValueError: It is not.
+    """
+    fault = NUMBER.fault(field, value)
+    if fault is not None:
+        raise ValueError(fault)
+
+
 def any_of(*forms: Form) -> Form:
     """One of several forms; the first that takes a value looks inside it."""
     if ANYTHING in forms:

@@ -53,7 +53,9 @@ def test_a_teacher_in_any_form_is_analysed(spec, weights):
 def test_networks_that_are_not_there_are_named_before_any_analysis(weights):
     init_default_scope('mmpretrain')
     with pytest.raises(FileNotFoundError, match="checkpoint 'nowhere.pth' does not exist"):
-        load_networks(read_config(GUIDED), weights[0], alone='nowhere.pth')
+        load_networks(read_config(GUIDED), weights[0], others=dict(KD='nowhere.pth'))
+    with pytest.raises(ValueError, match="the name 'teacher', which another network of the report has"):
+        load_networks(read_config(GUIDED), weights[0], others=dict(teacher=weights[0]))
     with pytest.raises(ValueError, match='has no teacher: give a config that distils'):
         load_networks(read_config(TEACHER), weights[1], teacher=weights[1])
 

@@ -71,7 +71,11 @@ def test_a_float8_tensor_of_which_torch_has_no_storage_type(zipped, tmp_path):
     if not hasattr(torch, 'float8_e4m3fn'):
         pytest.skip('this torch has no float8')
     value = torch.tensor([1.0, 2.0]).to(torch.float8_e4m3fn)
-    read = read_checkpoint(save(dict(value=value), tmp_path / 'c.pth', zipped))['value']
+    try:
+        path = save(dict(value=value), tmp_path / 'c.pth', zipped)
+    except KeyError:
+        pytest.skip('torch 2.1 has float8 and cannot save it')
+    read = read_checkpoint(path)['value']
     assert read.dtype == value.dtype and torch.equal(read.float(), value.float())
 
 

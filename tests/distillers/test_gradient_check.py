@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
-from conftest import STAGES
+from conftest import COMPILES, STAGES
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from short_run import distillation
@@ -147,6 +148,91 @@ def test_some_maps_without_gradient_are_named_once(heard):
     assert not heard
 
 
+class Detaching(Blocks):
+    """The map that goes into the last convolution is detached in one mode: the first view runs in 'loss' mode."""
+
+    def __init__(self, mode):
+        super().__init__()
+        self.mode = mode
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        x = self._both(inputs)
+        output = self.third(x.detach() if mode == self.mode else x)
+        return dict(loss=output.square().mean()) if mode == 'loss' else output
+
+
+LAST = dict(module='third', io='input')
+
+
+def of_two_views(mode, **losses):
+    losses = {name: dict(AT, views=views) for name, views in losses.items()}
+    fields = dict(teacher=dict(model=Blocks()), taps=[LAST], view=dict(type='mmlckd.NoisyView'))
+    return LipschitzDistiller(student=Detaching(mode), losses=losses, **fields)
+
+
+@pytest.mark.parametrize('mode, idle, good', [('loss', 'first', 'second'), ('tensor', 'second', 'first')])
+def test_a_loss_is_judged_by_the_views_that_it_compares(mode, idle, good, heard):
+    both = dict(both='both')
+    assert 'distiller.loss_good' in step(of_two_views(mode, good=good, **both))
+    place = {'first': 'third (io=input)', 'second': 'third (io=input) in the second view'}[idle]
+    (sentence,) = heard
+    assert sentence.startswith(f'losses.both gets no gradient to the student from some of its maps ({place}: all ')
+    with pytest.raises(ValueError, match=f'losses.idle teaches the student nothing, .*{re.escape(place)}: all weights'):
+        step(of_two_views(mode, idle=idle, **both))
+
+
+def detached(student_feats, teacher_feats):
+    return (student_feats[0].detach() - teacher_feats[0]).square().mean()
+
+
+def under_no_grad(student_feats, teacher_feats):
+    with torch.no_grad():
+        return (student_feats[0] - teacher_feats[0]).square().mean()
+
+
+def of_the_teacher_alone(student_feats, teacher_feats):
+    return teacher_feats[0].square().mean().requires_grad_()
+
+
+class Outside(nn.Module):
+    """A loss of another toolkit."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function
+
+
+class WithAWeight(nn.Module):
+    """One whose own weight gets gradient, and the student none."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, student_feats, teacher_feats):
+        return self.scale * detached(student_feats, teacher_feats)
+
+
+@pytest.mark.parametrize('make', [detached, under_no_grad, of_the_teacher_alone, None])
+@pytest.mark.parametrize('connectors', [False, True])
+def test_a_loss_that_detaches_its_maps_is_refused(make, connectors):
+    model = distil(Blocks(), ['first'], idle=dict(AT, connectors=connectors))
+    entry = model.distiller.entries[0]
+    entry.loss = model.distiller.losses['idle'] = WithAWeight() if make is None else Outside(make)
+    with pytest.raises(ValueError, match='losses.idle teaches the student nothing, because its value carries no'):
+        step(model)
+
+
+@pytest.mark.parametrize('value', [2.0, None, [], torch.zeros(2), dict(loss=torch.zeros(()))])
+def test_a_loss_that_returns_no_number_is_refused(value):
+    model = distil(Blocks(), ['first'], wrong=AT)
+    entry = model.distiller.entries[0]
+    entry.loss = model.distiller.losses['wrong'] = Outside(lambda student_feats, teacher_feats: value)
+    kind = r'a tensor \(2,\)' if isinstance(value, torch.Tensor) else f'a {type(value).__name__}'
+    with pytest.raises(ValueError, match=f'losses.wrong is a Outside, which returns {kind} where one number'):
+        step(model)
+
+
 @pytest.mark.parametrize('field', ['with_cp', 'frozen_stages'])
 def test_resnets_of_openmmlab(classification, field):
     student = copy.deepcopy(classification.student)
@@ -198,7 +284,7 @@ def test_it_is_looked_at_once_and_only_in_training(monkeypatch):
     assert not looked
     for _ in range(3):
         step(model)
-    assert len(looked) == 2  # one for each map
+    assert len(looked) == 3  # one for each map, and one for the loss
 
 
 def test_accumulation_and_mixed_precision():
@@ -212,6 +298,7 @@ def test_accumulation_and_mixed_precision():
             step(distil(frozen('first'), ['first']), wrapper)
 
 
+@COMPILES
 @pytest.mark.parametrize('backend', ['eager', 'aot_eager'])
 @pytest.mark.parametrize('target', ['forward', 'train_step'])
 def test_compiled_steps(backend, target):

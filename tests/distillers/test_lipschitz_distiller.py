@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 import torch
-from conftest import STAGES
+from conftest import COMPILES, STAGES
 from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.runner.checkpoint import get_state_dict, load_state_dict
@@ -284,6 +284,7 @@ def test_precision_is_the_teachers_alone(batch):
     assert all(torch.equal(one, other) for one, other in zip(readings[None], readings['fp32']))
 
 
+@COMPILES
 @pytest.mark.slow
 def test_a_compiled_step_is_the_same_step(batch):
     losses = []

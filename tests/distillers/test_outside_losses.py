@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
+import torch.nn.functional as F
 from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import nn
 
-from mmlckd.losses import DistillationLoss
+from mmlckd.losses import DistillationLoss, MapwiseLoss
+from mmlckd.losses.checks import check_weight
 from mmlckd.registry import MODELS
 
 TAPS = ['backbone.layer2.0.bn1', 'backbone.bn']
@@ -35,9 +39,45 @@ class Scaled(nn.Module):
         return ((preds_S - preds_T).square() * self.log_scale.exp()).mean() - self.log_scale
 
 
+class Weighted(nn.Module):
+    """One that does not look at the weight that it is given."""
+
+    def __init__(self, loss_weight=1.0):
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(self, *feats):
+        return self.loss_weight * sum((ours - theirs).square().mean() for ours, theirs in zip(*feats))
+
+
+class Strict(Weighted):
+    """One that compares its own field with a number."""
+
+    def __init__(self, tau=1.0):
+        super().__init__()
+        if tau <= 0:
+            raise ValueError('tau must be positive')
+
+
+class OfTheContract(DistillationLoss):
+    """One with the contract, without annotations, and with a weight more."""
+
+    def __init__(self, loss_weight=1.0, beta=1.0):
+        super().__init__(loss_weight)
+        check_weight('beta', beta)
+
+
+class OfMaps(MapwiseLoss):
+    """One that inherits its arguments."""
+
+
+def no_module(size=1):
+    return size
+
+
 @pytest.fixture(autouse=True)
 def registered():
-    kinds = (SumOfDistances, Scaled)
+    kinds = (SumOfDistances, Scaled, Weighted, Strict, OfTheContract, OfMaps, no_module)
     for kind in kinds:
         MMENGINE_MODELS.register_module(module=kind)  # the root, whose names are seen from every scope
     yield
@@ -53,6 +93,44 @@ def scope(classification):
 @pytest.fixture
 def batch(classification):
     return dict(inputs=torch.randn(2, 3, 28, 28), data_samples=classification.batch['data_samples'])
+
+
+WRONG = ['1', 'high', None, True, [1.0], {}]
+
+
+@pytest.mark.parametrize('value', WRONG)
+@pytest.mark.parametrize(
+    'kind, field', [('OfTheContract', 'loss_weight'), ('OfTheContract', 'beta'), ('OfMaps', 'loss_weight')]
+)
+def test_a_weight_of_a_wrong_type_is_named(batch, kind, field, value):
+    with pytest.raises(ValueError, match=rf'^losses\.outside\.{field} is {re.escape(repr(value))}: give a number$'):
+        distil(batch, type=kind, **{field: value})
+
+
+@pytest.mark.parametrize('value', ['1', 'high', True])
+def test_so_is_that_of_a_class_that_does_not_look(batch, value):
+    for fields in (dict(type='Weighted'), dict(type='mmlckd.EachMapLoss', loss=dict(type='Weighted'))):
+        inner = fields.get('loss', fields)
+        inner['loss_weight'] = value
+        path = 'loss.loss_weight' if 'loss' in fields else 'loss_weight'
+        with pytest.raises(ValueError, match=rf'^losses\.outside\.{path} is {value!r}: give a number$'):
+            distil(batch, **fields)
+
+
+@pytest.mark.parametrize('value', ['4', None, [4.0]])
+def test_where_a_class_stumbles_all_its_fields_are_named(batch, value):
+    given = re.escape(f'tau={value!r}')
+    with pytest.raises(ValueError, match=f'^losses.outside cannot be made with {given}: .* so correct its fields$'):
+        distil(batch, type='Strict', tau=value)
+    with pytest.raises(ValueError, match='^losses.outside.tau must be positive'):
+        distil(batch, type='Strict', tau=0)
+    with pytest.raises(TypeError, match='unexpected keyword'):  # of which the tools make a sentence
+        distil(batch, type='Strict', tua=1.0)
+
+
+def test_what_is_no_module_is_no_loss(batch):
+    with pytest.raises(ValueError, match=r'losses\.outside\.type makes a int: name a class of torch modules'):
+        distil(batch, type='no_module')
 
 
 def wrn(width):
@@ -134,3 +212,51 @@ def test_a_hook_can_change_the_weight(batch):
     model, _ = distil(batch, type='mmlckd.EachMapLoss', loss=dict(type='torch.nn.MSELoss'))
     model.distiller.losses['outside'].loss_weight = 0.0
     assert model(**batch, mode='loss')['distiller.loss_outside'].item() == 0
+
+
+def rectified_in_place(student_feats, teacher_feats):
+    return sum(
+        (F.relu(ours, inplace=True) - theirs).square().mean() for ours, theirs in zip(student_feats, teacher_feats)
+    )
+
+
+def teacher_in_place(student_feats, teacher_feats):
+    return sum((ours - theirs.mul_(2)).square().mean() for ours, theirs in zip(student_feats, teacher_feats))
+
+
+def copies_in_place(student_feats, teacher_feats):
+    return sum((ours.clone().relu_() - theirs).square().mean() for ours, theirs in zip(student_feats, teacher_feats))
+
+
+class Outside(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, student_feats, teacher_feats):
+        return self.function(student_feats, teacher_feats)
+
+
+def step_of(batch, function, connectors, order=('outside', 'at')):
+    losses = dict(
+        outside=dict(type=Outside, function=function, connectors=connectors),
+        at=dict(type='mmlckd.AttentionTransferLoss', connectors=connectors),
+    )
+    cfg = dict(type='mmlckd.LipschitzDistiller', student=wrn(1), teacher=dict(model=wrn(2 if connectors else 1)))
+    model = MODELS.build(dict(cfg, taps=['backbone.bn'], losses={name: losses[name] for name in order})).train()
+    return model(**batch, mode='loss')
+
+
+@pytest.mark.parametrize('connectors', [False, True])
+@pytest.mark.parametrize('function', [rectified_in_place, teacher_in_place])
+def test_a_loss_that_changes_the_maps_of_another_is_refused(batch, function, connectors):
+    with pytest.raises(ValueError, match='losses.outside changes maps in place that losses.at compares, too: let it'):
+        step_of(batch, function, connectors)
+
+
+@pytest.mark.parametrize('connectors', [False, True])
+def test_in_place_on_what_is_a_losss_own(batch, connectors):
+    assert step_of(batch, copies_in_place, connectors)
+    for function in (rectified_in_place, teacher_in_place):  # nothing comes after it
+        assert step_of(batch, function, connectors, order=('at', 'outside'))
+        assert step_of(batch, function, connectors, order=('outside',))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 
 import pytest
@@ -14,7 +15,7 @@ from test_lipschitz_distiller import KD, LIPSCHITZ, TAPS, build, wrn
 from torch import nn
 
 from mmlckd.cli.prerequisites import needed_paths
-from mmlckd.distillers import FrozenTeacher, distillation
+from mmlckd.distillers import FrozenTeacher, first_step
 from mmlckd.losses.ofd_loss import relu_margin
 from mmlckd.registry import MODELS
 
@@ -185,6 +186,21 @@ def test_a_teacher_follows_the_batch_to_its_device():
     assert moved == [torch.device('meta')]
 
 
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float64])  # torch 2.1 has no float16 convolution on CPUs
+def test_a_copy_of_another_precision_takes_no_digit_from_the_teacher(batch, dtype):
+    model = build(losses=dict(kd=KD)).train()
+    teacher = model.distiller.teacher
+    teacher.load()
+    before = copy.deepcopy(teacher.model.state_dict())
+    twin = copy.deepcopy(model).to(dtype)
+    for each, inputs in ((model, batch['inputs']), (twin, batch['inputs'].to(dtype))):
+        assert each(inputs, batch['data_samples'], mode='loss')['distiller.loss_kd'].isfinite()
+    after = teacher.model.state_dict()
+    assert all(torch.equal(value.to(after[name].dtype), after[name]) for name, value in before.items())
+    expected = torch.promote_types(dtype, torch.float32)
+    assert teacher.model.head.fc.weight.dtype == expected and twin.head.fc.weight.dtype == dtype
+
+
 # Weights
 
 
@@ -198,6 +214,55 @@ def test_weights_that_are_not_finite_are_refused(tmp_path, key, value):
         ValueError, match=f'teacher.checkpoint is .*teacher.pth.* and {key} has values that are not finite'
     ):
         FrozenTeacher(dict(model=wrn(2), checkpoint=str(tmp_path / 'teacher.pth'))).load()
+
+
+@pytest.mark.parametrize('value', [torch.nan, -torch.inf])
+@pytest.mark.parametrize('key', ['backbone.layer2.0.conv1.weight', 'backbone.bn.running_mean'])
+def test_a_built_teacher_that_is_not_finite_is_refused(key, value):
+    teacher = MODELS.build(wrn(2))
+    teacher.state_dict()[key].view(-1)[3] = value
+    message = f'teachers.a is a built ImageClassifier, and {key} has values that are not finite: give one'
+    with pytest.raises(ValueError, match=message):
+        FrozenTeacher(teacher, 'a').load()
+    with pytest.raises(ValueError, match=message):
+        FrozenTeacher(dict(model=teacher), 'a').load()
+
+
+def test_a_teacher_whose_initialisation_is_not_finite_is_refused():
+    head = dict(wrn(2)['head'], init_cfg=dict(type='Constant', layer='Linear', val=math.nan))
+    with pytest.raises(ValueError, match='teacher.checkpoint is not given, and head.fc.weight has values .*give a che'):
+        FrozenTeacher(dict(model=dict(wrn(2), head=head))).load()
+
+
+class Bare(BaseModel):
+    """A network without a parameter, with a buffer or without."""
+
+    def __init__(self, buffers=0):
+        super().__init__()
+        for i in range(buffers):
+            self.register_buffer(f'buffer{i}', torch.ones(3))
+        self.inner = nn.Identity()
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        return dict(loss=self.inner(inputs).mean()) if mode == 'loss' else self.inner(inputs)
+
+
+@pytest.mark.parametrize('buffers', [0, 1])
+def test_networks_without_parameters_are_refused(buffers):
+    for teacher in (Bare(buffers), dict(model=Bare(buffers)), dict(model=dict(type=Bare, buffers=buffers))):
+        with pytest.raises(ValueError, match='teacher is a Bare without parameters: give a network that has learned'):
+            build(teacher=teacher)
+    with pytest.raises(ValueError, match='student Bare has no parameters, so nothing can be trained'):
+        build(student=Bare(buffers))
+
+
+def test_a_built_teacher_is_laid_out_as_any_other():
+    """For half precision: the layout in which convolutions run fastest."""
+    teachers = [FrozenTeacher(dict(model=model, precision='bf16')) for model in (MODELS.build(wrn(2)), wrn(2))]
+    for teacher in teachers:
+        teacher.load()
+        weight = teacher.model.backbone.layer2[0].conv1.weight
+        assert weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize('dtype', [torch.int8, torch.int64, torch.bool])
@@ -348,7 +413,7 @@ def test_a_map_overwritten_unforeseen_is_refused():
 @pytest.fixture
 def heard(monkeypatch):
     sentences = []
-    monkeypatch.setattr(distillation, 'print_log', lambda message, logger, level: sentences.append(message))
+    monkeypatch.setattr(first_step, 'print_log', lambda message, logger, level: sentences.append(message))
     return sentences
 
 

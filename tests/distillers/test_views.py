@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from conftest import STAGES
+from torch import nn
 
 from mmlckd.distillers.views import MixedView, NoisyView
 from mmlckd.registry import MODELS
@@ -75,6 +76,93 @@ def test_padding_stays_as_it_is(view):
 def test_wrong_views(kind, options):
     with pytest.raises(ValueError, match=f'{next(iter(options))} is'):
         kind(**options)
+
+
+@pytest.mark.parametrize(
+    'samples', [torch.tensor([1, 0]), [1, 0], [object(), object()], None, dict(labels=[1, 0]), (torch.zeros(()),) * 2]
+)
+def test_samples_that_tell_no_size(samples):
+    inputs = torch.randn(2, 3, 4, 4)
+    for view in (MixedView(1.0), NoisyView(1.0)):
+        assert (view(inputs, samples) != inputs).flatten(1).any(1).all()
+
+
+class Shifting(nn.Module):
+    """A user's view: what it returns is worked out by ``how``, from a batch of two images."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def forward(self, inputs, data_samples):
+        return HOW[self.how](inputs)
+
+
+HOW = {
+    'like its input': lambda inputs: inputs + 1,
+    'the batch itself': lambda inputs: inputs,
+    'smaller': lambda inputs: inputs[..., 1:],
+    'fewer': lambda inputs: inputs[:1],
+    'flat': lambda inputs: inputs.flatten(1),
+    'double': lambda inputs: inputs.double(),
+    'half': lambda inputs: inputs.half(),
+    'whole numbers': lambda inputs: inputs.long(),
+    'elsewhere': lambda inputs: inputs.to('meta'),
+    'an array': lambda inputs: inputs.numpy(),
+    'a list': lambda inputs: [inputs, None],
+    'nothing': lambda inputs: None,
+    'in place': lambda inputs: inputs.add_(1),
+    'a part in place': lambda inputs: inputs.clone() + inputs[:, :1].mul_(0),
+}
+
+
+class NotCalled:
+    """A registered class that is no view."""
+
+
+@pytest.fixture
+def users_views():
+    for kind in (Shifting, NotCalled):
+        MODELS.register_module(module=kind)
+    yield
+    for kind in (Shifting, NotCalled):
+        MODELS.module_dict.pop(kind.__name__)
+
+
+@pytest.mark.parametrize('how', ['like its input', 'the batch itself'])
+def test_a_users_view(classification, users_views, how):
+    view = dict(type='mmlckd.Shifting', how=how)
+    model = build(classification, dict(local=LOCAL), taps=['head.fc'], view=view)
+    assert step(model, classification)[1]['distiller.loss_local'].isfinite()
+
+
+@pytest.mark.parametrize(
+    'how, fault',
+    [
+        ('smaller', r'returns a tensor with shape \(2, 3, 64, 63\) for a batch with shape \(2, 3, 64, 64\)'),
+        ('fewer', r'shape \(1, 3, 64, 64\) for a batch'),
+        ('flat', r'shape \(2, 12288\) for a batch'),
+        ('double', 'dtype torch.float64 for a batch with dtype torch.float32'),
+        ('half', 'dtype torch.float16 for a batch'),
+        ('whole numbers', 'dtype torch.int64 for a batch'),
+        ('elsewhere', 'device meta for a batch with device cpu'),
+        ('an array', 'returns a ndarray: let it return a tensor'),
+        ('a list', 'returns a list: let it return a tensor'),
+        ('nothing', 'returns a NoneType: let it return a tensor'),
+        ('in place', 'changed the batch that it is given in place'),
+        ('a part in place', 'changed the batch that it is given in place'),
+    ],
+)
+def test_a_view_that_returns_no_batch_like_its_input_is_refused(classification, users_views, how, fault):
+    view = dict(type='mmlckd.Shifting', how=how)
+    model = build(classification, dict(local=LOCAL), taps=['head.fc'], view=view)
+    with pytest.raises(ValueError, match=f'view Shifting .*{fault}'):
+        step(model, classification)
+
+
+def test_a_view_that_cannot_be_called_is_refused(classification, users_views):
+    with pytest.raises(ValueError, match='view is a NotCalled, which cannot be called'):
+        build(classification, dict(local=LOCAL), taps=['head.fc'], view=dict(type='mmlckd.NotCalled'))
 
 
 # The losses
@@ -187,6 +275,15 @@ def test_a_connectors_bias_cancels(classification):
 def test_wrong_fields_are_named(classification, arguments, message):
     with pytest.raises(ValueError, match=message):
         build(classification, **{'taps': ['head.fc'], **arguments})
+
+
+def test_views_of_losses_from_elsewhere(classification, monkeypatch):
+    monkeypatch.setattr('mmlckd.losses.AttentionTransferLoss.views', 'two', raising=False)
+    with pytest.raises(ValueError, match="AttentionTransferLoss.views is 'two': choose one of 'first', 'second'"):
+        build(classification, dict(at=dict(type='mmlckd.AttentionTransferLoss')))
+    monkeypatch.setattr(nn.MSELoss, 'views', 2, raising=False)  # of a plain module, which means something else by it
+    model = build(classification, dict(outside=dict(type=nn.MSELoss)), view=None)
+    assert model.distiller.entries[0].views == 'first'
 
 
 @pytest.mark.parametrize('views', ['second', 'both'])

@@ -27,6 +27,13 @@ def test_half_precision_is_subtracted_at_full_precision():
     assert output_change(outputs).dtype == torch.float32 and output_change(outputs).item() == 2**-10
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize('shape', [(3,), (3, 2, 2)])
+def test_an_empty_batch_has_the_precision_of_any_other(dtype, shape):
+    full, empty = (output_change(torch.zeros(count, *shape, dtype=dtype), center=True) for count in (4, 0))
+    assert empty.dtype == full.dtype and empty.shape == (0, *shape)
+
+
 def test_an_odd_batch_is_refused():
     with pytest.raises(ValueError, match='two views of one batch are an even number'):
         output_change(torch.zeros(3, 2))

@@ -88,6 +88,8 @@ MODULES = {
     'parametrized bias': (parametrized_bias, IMAGE),
     'an offset of its own': (lambda: OwnOffset(3, 4, 3), IMAGE),
 }
+if not hasattr(parametrizations, 'weight_norm'):  # before torch 2.1
+    del MODULES['weight norm']
 
 
 def offsets(module):

@@ -130,6 +130,10 @@ def test_frozen_weights_and_no_grad():
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_half_precision_weights_give_single(dtype):
     layer = nn.Linear(5, 3).to(dtype)
+    try:
+        layer(torch.ones(1, 5, dtype=dtype))
+    except RuntimeError:
+        pytest.skip('torch 2.1 and older have no products of float16 on CPUs')
     value = operator_norm(layer, (1, 5))
     assert value.dtype == torch.float32
     # the layer's own output is rounded to 8 bits in bfloat16, 2^-9 = 0.2 % an entry

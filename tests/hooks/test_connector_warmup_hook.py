@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import COMPILES
 from mmengine.hooks import Hook
 from short_run import distillation
 
@@ -43,6 +44,16 @@ def test_student_waits_and_then_learns(classification, tmp_path, accumulate):
     assert all(torch.equal(value, during['student'][key]) for key, value in before.items())  # not even decayed
     assert not same(during['connectors'], parameters(tmp_path, accumulate)['connectors'])
     assert not same(during['student'], after['student'])
+
+
+@COMPILES
+def test_it_holds_where_something_is_compiled(classification, tmp_path):
+    # torch 2.1 drops the step hooks of all optimizers then
+    torch.compile(torch.nn.Linear(1, 1), backend='eager')(torch.ones(1, 1))
+    run = distillation(classification, tmp_path, [dict(type='mmlckd.ConnectorWarmupHook', iters=2)], iters=3)
+    run.train()
+    one, two, three = (parameters(tmp_path, i) for i in (1, 2, 3))
+    assert same(one['student'], two['student']) and not same(two['student'], three['student'])
 
 
 class Killed(Hook):

@@ -22,14 +22,20 @@ class Buffers(Hook):
         group = optimizer.param_groups[0]
         parameter = group['params'][0]
 
-        def before(*_):
+        def before():
             self.gradient = parameter.grad + group['weight_decay'] * parameter.detach()
 
-        def after(*_):
+        def after():
             self.first.append(torch.allclose(optimizer.state[parameter]['momentum_buffer'], self.gradient))
 
-        optimizer.register_step_pre_hook(before)
-        optimizer.register_step_post_hook(after)
+        step = optimizer.step
+
+        def noted(*args, **kwargs):
+            before()
+            step(*args, **kwargs)
+            after()
+
+        optimizer.step = noted
 
 
 def test_momentum_starts_anew_at_the_named_epochs_and_after_a_resume(classification, tmp_path):

@@ -149,6 +149,18 @@ def test_a_resumed_run_has_the_same_readings_and_weights_and_no_vectors_in_its_c
     )
 
 
+def test_a_run_that_is_resumed_with_other_layers_logs_these(tmp_path):
+    first = runner(tmp_path, dict(interval=2, layers='conv'), iters=4)
+    first.train()
+    run = runner(tmp_path, dict(interval=2, layers='conv2|fc'), iters=8, resume=True)
+    run.train()
+    history = json.loads((tmp_path / 'lipschitz.json').read_text())
+    assert [list(reading['layers']) for reading in history] == [['conv1', 'conv2']] * 3 + [['conv2', 'fc']] * 2
+    logged = [key for key in run.message_hub.log_scalars if key.startswith('train/lipschitz')]
+    assert sorted(logged) == ['train/lipschitz/layer/conv2', 'train/lipschitz/layer/fc']
+    assert (tmp_path / 'lipschitz_layers.png').stat().st_size > 10_000
+
+
 def parametrised(make, layer):
     layer.weight.data *= 10
     return make(layer)
@@ -157,7 +169,11 @@ def parametrised(make, layer):
 @pytest.mark.parametrize(
     'make',
     [
-        lambda: parametrised(nn.utils.parametrizations.weight_norm, nn.Conv2d(2, 4, 3, stride=2, padding=1)),
+        # torch 2.0 has the other weight norm only
+        lambda: parametrised(
+            getattr(nn.utils.parametrizations, 'weight_norm', nn.utils.weight_norm),
+            nn.Conv2d(2, 4, 3, stride=2, padding=1),
+        ),
         lambda: parametrised(nn.utils.spectral_norm, nn.Conv2d(2, 4, 3, stride=2, padding=1)),
         lambda: build_conv_layer(dict(type='ConvWS'), 2, 4, 3, stride=2, padding=1),
     ],
@@ -266,6 +282,19 @@ def test_readings_are_of_the_samples_that_the_loss_keeps(monkeypatch):
     student[1].zero_()
     loss(student, feats)
     assert read_statistics(None) == dict(student=[0, 0], teacher=[0, 0], log_ratio=[0, 0])  # none is left
+
+
+def test_statistics_of_a_users_loss(monkeypatch):
+    def readings(**statistics):
+        entry = SimpleNamespace(name='mine', statistics=lambda: statistics)
+        monkeypatch.setattr('mmlckd.hooks.loss_statistics.entries_of', lambda model: [entry, entry])
+        return read_statistics(None)
+
+    assert readings(spread=torch.tensor(2.0)) == dict(spread=[2, 2])  # one number needs no dimension
+    assert readings(spread=torch.ones(2, 2), count=torch.tensor([3])) == dict(spread=[1] * 8, count=[3, 3])
+    for name in ('iter', 'layers', 'my_loss', 'losses'):
+        with pytest.raises(ValueError, match=f"losses.mine has a statistic called '{name}'"):
+            readings(**{name: torch.ones(1)})
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from mmengine.registry import Registry
 from torch import nn
 
 from mmlckd import losses
+from mmlckd.compatibility import autocast_is_on
 from mmlckd.losses import (
     AttentionTransferLoss,
     DistillationLoss,
@@ -149,7 +150,7 @@ def test_an_outside_loss_sees_finite_samples_in_full_precision():
 
     class Outside(nn.Module):
         def forward(self, student, teacher):
-            seen.append((student.shape[0], student.dtype, torch.is_autocast_enabled('cpu')))
+            seen.append((student.shape[0], student.dtype, autocast_is_on('cpu')))
             return (student - teacher).square().mean()
 
     student, teacher = (torch.randn(3, 2, 2, 2, dtype=torch.bfloat16) for _ in range(2))

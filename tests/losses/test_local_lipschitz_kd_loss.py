@@ -61,6 +61,60 @@ def test_statistics_are_changes_over_changes():
     assert values == dict(local_student=[pytest.approx(quotient)], local_teacher=[pytest.approx(2 * quotient)])
 
 
+def quotients(student, teacher, moved, **options):
+    """What the loss says of a batch: the student's and the teacher's quotient."""
+    loss = LocalLipschitzKDLoss(center=False, **options)
+    loss.see_views(torch.tensor(moved))
+    loss([student], [teacher])
+    return [value.item() for value in loss.statistics().values()]
+
+
+CHANGES = torch.tensor([[3.0, 4.0], [6.0, 8.0], [0.0, 1.0]])  # of lengths 5, 10 and 1
+BOTH = torch.cat([torch.zeros(3, 2), CHANGES])  # the outputs in both views
+MOVED = [1.0, 2.0, 4.0]
+
+
+@pytest.mark.parametrize('value', [torch.nan, torch.inf, 1e30])
+@pytest.mark.parametrize('side', [0, 1])
+def test_statistics_are_of_the_images_that_the_loss_keeps(value, side):
+    sides = [BOTH.clone(), 2 * BOTH]
+    sides[side][4, 0] = value  # the second image: not finite, or too large to be squared
+    # images 1 and 3 are left: (5 + 1) / (1 + 4), and twice that
+    assert quotients(*sides, MOVED) == pytest.approx([6 / 5, 12 / 5], rel=1e-6)
+
+
+@pytest.mark.parametrize('value', [torch.nan, torch.inf])
+def test_an_input_change_that_is_not_finite_poisons_no_statistic(value):
+    assert quotients(BOTH, 2 * BOTH, [1.0, value, 4.0]) == pytest.approx([6 / 5, 12 / 5], rel=1e-6)
+
+
+def test_without_an_image_that_counts_or_moves_statistics_are_0():
+    assert quotients(BOTH * torch.nan, BOTH, MOVED) == [0, 0]
+    assert quotients(BOTH, BOTH, [0.0, 0.0, 0.0]) == [0, 0]  # outputs may move alone: by dropout
+
+
+def test_rows_of_one_image_belong_together():
+    moved = [1.0, 2.0]
+    student = torch.cat([torch.zeros(4, 2), torch.tensor([[3.0, 4.0], [0.0, 5.0], [6.0, 8.0], [0.0, 1.0]])])
+    assert quotients(student, student, moved) == pytest.approx([(5 + 5 + 10 + 1) / 3] * 2)
+    student[7] = torch.nan  # the second row of the second image: the first image is left
+    assert quotients(student, student, moved) == pytest.approx([10.0, 10.0])
+
+
+def test_rows_that_do_not_belong_to_images_are_refused():
+    loss = LocalLipschitzKDLoss()
+    loss.see_views(torch.ones(2))
+    with pytest.raises(ValueError, match='student map 0 has 10 rows for 2 images in two views: tap a module'):
+        loss([torch.zeros(10, 3)], [torch.zeros(10, 3)])  # regions of interest, for example
+    loss([torch.zeros(10, 3)], [torch.zeros(10, 3)])  # of another batch, of which nothing is known
+    assert loss.statistics() == {}
+
+
+def test_statistics_of_an_empty_batch_are_0():
+    empty = torch.zeros(0, 3)
+    assert quotients(empty, empty, []) == [0, 0]
+
+
 @pytest.mark.parametrize('floor', [0.0, -1.0, float('nan')])
 def test_wrong_floor(floor):
     with pytest.raises(ValueError, match='floor is'):

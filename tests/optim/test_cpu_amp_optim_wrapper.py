@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from mmlckd.compatibility import autocast_is_on
 from mmlckd.registry import OPTIM_WRAPPERS
 
 
@@ -45,5 +46,5 @@ def test_an_error_leaves_autocast_and_hooks_behind_it():
     hooks = len(model.backbone._forward_hooks)
     with pytest.raises(RuntimeError), wrapper(model, modules=['backbone']).optim_context(model):
         model(torch.ones(1, 5))  # fails inside the module
-    assert not torch.is_autocast_enabled('cpu')
+    assert not autocast_is_on('cpu')
     assert len(model.backbone._forward_hooks) == hooks and not model.backbone._forward_pre_hooks

@@ -12,12 +12,15 @@ import pytest
 import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.hooks import Hook
+from mmengine.model import BaseModel
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from short_run import SAFE, training
-from small_network import samples
+from small_network import Model, samples
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
+from mmlckd.distillers import LipschitzDistiller
 from mmlckd.resumability import GradientStateHook, PreemptionHook, RandomStateHook, RunCheckHook
 
 
@@ -67,13 +70,15 @@ class LayerDecay(DefaultOptimWrapperConstructor):
 def weights(run):
     state = run.model.state_dict()
     optimizer = run.optim_wrapper.state_dict()
-    return [*state.values(), *(value for each in optimizer['state'].values() for value in each.values())], optimizer
+    values = [value for each in optimizer['state'].values() for value in each.values()]
+    # torch 2.1 keeps a None in the place of momentum that an optimizer has not
+    return [*state.values(), *(value for value in values if isinstance(value, torch.Tensor))], optimizer
 
 
-def train(folder, sampler, terminated=None, resume=False, sets=Augmented, **options):
+def train(folder, sampler, terminated=None, resume=False, sets=Augmented, model=Model, more_hooks=(), **options):
     torch.manual_seed(0), random.seed(0), np.random.seed(0)
-    dataset = sets()
-    hooks = [RunCheckHook(), RandomStateHook(), GradientStateHook(), PreemptionHook(), Draws()]
+    dataset, options['model'] = sets(), model()
+    hooks = [RunCheckHook(), RandomStateHook(), GradientStateHook(), PreemptionHook(), Draws(), *more_hooks]
     options = dict(dict(checkpoint=dict(SAFE, interval=100), validate=True), **options)
     loading = dict(batch_size=2, sampler=sampler(dataset), num_workers=options.pop('workers', 0))
     run = training(
@@ -133,6 +138,84 @@ def test_iteration_loops_around_evaluations_and_checkpoints(tmp_path):
 @pytest.mark.parametrize('sampler', ['default', 'torch'])
 def test_epoch_loops(sampler, terminated, tmp_path):
     assert_exact(tmp_path, SAMPLERS[sampler], terminated, type='mmlckd.ResumableEpochLoop', max_epochs=2)
+
+
+class Images(Augmented):
+    """The same samples under the names that a student of a distillation takes."""
+
+    def __getitem__(self, index):
+        sample = super().__getitem__(index)
+        return dict(inputs=sample['inputs'], data_samples=sample['labels'])
+
+
+class Classifier(BaseModel):
+    """Convolution, batch norm, dropout and linear layer."""
+
+    def __init__(self, width=4):
+        super().__init__()
+        self.conv, self.bn, self.drop, self.fc = (
+            nn.Conv2d(2, width, 3, stride=2),
+            nn.BatchNorm2d(width),
+            nn.Dropout(0.2),
+            nn.Linear(width, 3),
+        )
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        logits = self.fc(self.drop(self.bn(self.conv(inputs)).relu()).mean((2, 3)))
+        return dict(loss=nn.functional.cross_entropy(logits, data_samples)) if mode == 'loss' else logits
+
+
+def of_two_views():
+    """A student that is compared with its teacher in one view, in the other, and in the change between them."""
+    return LipschitzDistiller(
+        student=Classifier(),
+        teacher=dict(model=Classifier(6)),
+        taps=['bn'],
+        losses=dict(
+            local=dict(type='mmlckd.LocalLipschitzKDLoss', taps=['fc'], max_share=0.5),
+            kd=dict(type='mmlckd.LogitsKDLoss', taps=['fc'], activation='softmax', views='both'),
+            attention=dict(type='mmlckd.AttentionTransferLoss', connectors=True, views='second'),
+        ),
+        view=dict(type='mmlckd.MixedView'),
+        input_shape=(2, 8, 6),
+    )
+
+
+def options_of_two_views():
+    hooks = [
+        dict(type='mmlckd.SpectralNormHook', interval=2),
+        dict(type='mmlckd.LossWeightHook', loss='local', milestones=[6], weights=[3.0], by_epoch=False, ramp=True),
+        dict(type='mmlckd.ConnectorWarmupHook', iters=3),
+        dict(type='EMAHook', momentum=0.1),
+    ]
+    return dict(model=of_two_views, sets=Images, more_hooks=hooks, validate=False)
+
+
+@pytest.mark.parametrize('terminated', [0, 3, 5])
+@pytest.mark.parametrize('loop', ['epochs', 'iterations'])
+def test_trainings_with_a_second_view(loop, terminated, tmp_path, monkeypatch):
+    """SIGTERM within and at the end of the first epoch, and within the second."""
+    monkeypatch.setattr('time.sleep', lambda seconds: None)
+    length = dict(type='mmlckd.ResumableEpochLoop', max_epochs=3) if loop == 'epochs' else ITERATIONS
+    sampler = SAMPLERS['default' if loop == 'epochs' else 'infinite']
+    assert_exact(tmp_path, sampler, terminated, **length, **options_of_two_views())
+
+
+@pytest.mark.parametrize('name', ['epoch_1.pth', 'iter_4.pth'])
+def test_trainings_with_a_second_view_that_are_killed(name, tmp_path, monkeypatch):
+    """A kill leaves no time to save: training goes on from the last checkpoint."""
+    monkeypatch.setattr('time.sleep', lambda seconds: None)
+    by_epoch = name.startswith('epoch')
+    length = dict(type='mmlckd.ResumableEpochLoop', max_epochs=3) if by_epoch else ITERATIONS
+    options = dict(**length, checkpoint=dict(SAFE, by_epoch=by_epoch, interval=1 if by_epoch else 4))
+    sampler = SAMPLERS['default' if by_epoch else 'infinite']
+    whole = train(tmp_path / 'whole', sampler, **options, **options_of_two_views())
+    torch.manual_seed(5), random.seed(5), np.random.seed(5)
+    resumed = train(tmp_path / 'cut', sampler, resume=tmp_path / 'whole' / name, **options, **options_of_two_views())
+    assert resumed.iter == whole.iter
+    assert all(torch.equal(one, other) for one, other in zip(weights(whole)[0], weights(resumed)[0]))
+    histories = [(tmp_path / folder / 'lipschitz.json').read_text() for folder in ('whole', 'cut')]
+    assert histories[0] == histories[1]
 
 
 PARAMWISE = dict(custom_keys={'conv': dict(lr_mult=0.1), 'fc': dict(decay_mult=0.0)}, norm_decay_mult=0.0)

@@ -52,6 +52,15 @@ def test_other_checkpoint_hooks_stay(kind, heard):
     assert config.default_hooks.checkpoint == dict(type=kind, interval=3) and not heard
 
 
+@pytest.mark.parametrize('fields', [{}, dict(default_hooks={}), dict(default_hooks=dict(logger=None))])
+def test_a_config_without_hooks_gets_them_all(fields):
+    config = Config(fields)
+    make_resumable(config)
+    added = {'run_check', 'random_state', 'gradient_state', 'checkpoint', 'preemption'}
+    assert added <= set(config.default_hooks)
+    assert config.default_hooks.checkpoint == dict(type='mmlckd.SafeCheckpointHook', interval=1)
+
+
 def test_hooks_that_are_switched_off_stay_off():
     off = dict(checkpoint=None, run_check=None, random_state=None, gradient_state=None, preemption=None)
     config = Config(dict(default_hooks=dict(off)))

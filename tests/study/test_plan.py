@@ -87,18 +87,46 @@ def test_selection_takes_the_best_validation_result_and_keeps_it_for_longer_meth
             for cell in cells
         ]
 
-    chosen = study().selection(run)
+    chosen = study(methods=[['kd', 'lipschitz']]).selection(run)
     assert chosen['kd']['weights'] == dict(kd=2.0)
     assert chosen['kd+lipschitz']['weights'] == dict(kd=2.0, lipschitz=1.0)
-    assert chosen['kd']['tried'] == [[1.0, 10.5], [2.0, 20.5]]
+    assert chosen['kd']['tried'] == dict(kd=[[1.0, 10.5], [2.0, 20.5]])
     assert {cell.seed for cell in asked} == {0, 1} and {cell.data for cell in asked} == {'a', 'b'}
     assert all(cell.weights['kd'] == 2.0 for cell in asked if len(cell.method) == 2)
 
 
-def test_selection_needs_grids_and_the_shorter_methods():
-    for fields in (dict(grid=dict(kd=[1.0])), dict(methods=[['kd', 'lipschitz']])):
-        with pytest.raises(ValueError, match="'KD \\+ Lipschitz' cannot be tuned"):
-            study(**fields).selection(lambda cells: [dict(validation=0.0)] * len(cells))
+def test_a_learning_rate_is_chosen_for_every_method_after_its_weights():
+    def run(cells):  # the best rate is 0.1 for the student alone, and 0.2 beside losses and changes
+        return [
+            dict(
+                validation=-abs(cell.weights.get('lr', 0.1) - (0.2 if cell.method else 0.1)) - cell.weights.get('kd', 0)
+            )
+            for cell in cells
+        ]
+
+    grid, changes = dict(kd=[1.0, 2.0], lr=[0.1, 0.2]), dict(mixup=dict(x=1))
+    chosen = study(methods=[['kd', 'mixup']], grid=grid, changes=changes, selection_data=['b']).selection(run)
+    assert chosen['']['weights'] == dict(lr=0.1)
+    assert chosen['kd']['weights'] == dict(kd=1.0, lr=0.2)
+    assert chosen['kd+mixup']['weights'] == dict(kd=1.0, lr=0.2)
+    assert list(chosen['kd']['tried']) == ['kd', 'lr'] and list(chosen['kd+mixup']['tried']) == ['lr']
+
+
+def test_selection_needs_grids():
+    with pytest.raises(ValueError, match="'KD \\+ Lipschitz' cannot be tuned"):
+        study(grid=dict(kd=[1.0])).selection(lambda cells: [dict(validation=0.0)] * len(cells))
+
+
+def test_changes_and_the_learning_rate_reach_the_config():
+    changes = dict(wide=dict(model=dict(student=dict(backbone=dict(widen_factor=2)))), long=dict(longer=2))
+    method = ('kd', 'wide', 'long')
+    config = Cell('digits', DIGITS, method, {}, dict(kd=0.5, lr=0.3), 0, changes=changes).config()
+    assert config.model.student.backbone.widen_factor == 2 and list(config.model.losses) == ['kd']
+    assert (config.train_cfg.max_epochs, config.param_scheduler.T_max, config.train_cfg.val_interval) == (80, 80, 20)
+    assert config.optim_wrapper.optimizer.lr == 0.3
+    alone = Cell('digits', DIGITS, ('wide',), {}, {}, 0, changes=changes)
+    assert alone.config().model.type == 'ImageClassifier' and alone.config().model.backbone.widen_factor == 2
+    assert alone.digest() != cell().digest()
 
 
 def test_seeds_of_selection_are_not_reported():

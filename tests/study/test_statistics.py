@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mmlckd.study import compare, holm
-from mmlckd.study.tables import verdicts
+from mmlckd.study.aims import verdicts
+from mmlckd.study.tables import contrasts, with_cost
 
 NUMBERS = st.lists(st.tuples(*[st.floats(0, 100)] * 2), min_size=3, max_size=20)
 
@@ -54,28 +55,58 @@ def test_holm_lies_between_the_plain_values_and_bonferronis(p_values):
     )
 
 
-def test_verdicts_by_hand():
-    def records(data, guided, plain):
-        return [
-            dict(data=data, method=method, seed=seed, test=test, validation=test, **{'noise 32': noise})
-            for method, results in ((['kd'], plain), (['kd', 'lipschitz'], guided))
-            for seed, (test, noise) in enumerate(results)
-        ]
+def records(data, guided, plain):
+    return [
+        dict(data=data, method=method, seed=seed, test=test, validation=test, **{'noise 32': noise})
+        for method, results in ((['kd'], plain), (['kd', 'lipschitz'], guided))
+        for seed, (test, noise) in enumerate(results)
+    ]
 
-    plain = [(90.0, 50.0), (91.0, 51.0), (92.0, 52.0), (90.0, 50.0)]
-    # by 2.1, 1.9, 1.1 and 2.1 with half the spread, and by 3 under noise
-    better = [(92.1, 53.0), (92.9, 54.0), (93.1, 55.0), (92.1, 53.0)]
-    worse = [(89.5, 50.0), (90.5, 51.0), (91.5, 52.0), (89.5, 50.0)]
-    assert verdicts(records('a', better, plain) + records('b', better, plain)) == [
-        'a gain of 1.00 or more on two data sets, with p < 0.05: met (+1.80, +1.80)',
-        'nowhere a loss of more than 0.30: met (+1.80 at the lowest)',
-        'a smaller spread over seeds: met (0.53 against 0.96, 0.53 against 0.96)',
-        '2 points more under noise 32: met (+3.00, +3.00)',
+
+PLAIN = [(90.0, 50.0), (91.0, 51.0), (92.0, 52.0), (90.0, 50.0)]
+BETTER = [(92.1, 53.0), (92.9, 54.0), (93.1, 55.0), (92.1, 53.0)]  # by 2.1, 1.9, 1.1 and 2.1, and by 3 under noise
+WORSE = [(89.5, 50.0), (90.5, 51.0), (91.5, 52.0), (89.5, 50.0)]
+PAIR = dict(of=['kd', 'lipschitz'], over=['kd'])
+
+
+@pytest.mark.parametrize(
+    'aim, second, expected',
+    [
+        (dict(measure='test', gain=1.0, p=0.05, sets=2), BETTER, 'on 2 data sets with p < 0.05: met (+1.80, +1.80)'),
+        (dict(measure='test', gain=1.0, p=0.05, sets=2), WORSE, 'on 2 data sets with p < 0.05: missed (+1.80, -0.50)'),
+        (dict(measure='test', gain=1.0, sets=1), WORSE, 'on 1 data sets: met (+1.80, -0.50)'),
+        (dict(measure='test', gain=-0.3), WORSE, 'on every data set: missed (+1.80, -0.50)'),
+        (dict(measure='noise 32', gain=2.0), BETTER, 'on every data set: met (+3.00, +3.00)'),
+        (dict(measure='test', gain=1.0, p=1e-6), BETTER, 'on every data set with p < 1e-06: missed (+1.80, +1.80)'),
+    ],
+)
+def test_aims_by_hand(aim, second, expected):
+    found = contrasts(records('a', BETTER, PLAIN) + records('b', second, PLAIN))
+    (sentence,) = verdicts(found, [dict(**PAIR, **aim)])
+    gain = f'{aim["gain"]:+.2f} or more'
+    assert sentence == f'KD + Lipschitz over KD, {aim["measure"]}: {gain} {expected}'
+
+
+def test_aims_that_nothing_speaks_to_are_left_out():
+    found = contrasts(records('a', BETTER, PLAIN))
+    assert verdicts(found, [dict(of=['ofd'], over=['kd'], measure='test', gain=1.0)]) == []
+    assert verdicts(found, [dict(**PAIR, measure='FGSM 8', gain=1.0)]) == []
+    assert contrasts(records('a', BETTER, PLAIN)[:4]) == []
+
+
+def test_more_pairs_can_be_compared_and_none_twice():
+    rows = records('a', BETTER, PLAIN) + [{**row, 'method': []} for row in records('a', WORSE, PLAIN)[4:]]
+    pairs = [
+        (row.method, row.baseline)
+        for row in contrasts(rows, [[['kd', 'lipschitz'], []], [['kd', 'lipschitz'], ['kd']]])
     ]
-    assert verdicts(records('a', better, plain) + records('b', worse, plain)) == [
-        'a gain of 1.00 or more on two data sets, with p < 0.05: missed (+1.80, -0.50)',
-        'nowhere a loss of more than 0.30: missed (-0.50 at the lowest)',
-        'a smaller spread over seeds: missed (0.53 against 0.96, 0.96 against 0.96)',
-        '2 points more under noise 32: missed (+3.00, +0.00)',
-    ]
-    assert verdicts(records('a', better, plain)[:4]) == []
+    assert pairs == [(('kd', 'lipschitz'), ('kd',)), (('kd', 'lipschitz'), ())]
+
+
+def test_cost_is_in_trainings_of_the_student_alone():
+    def row(data, method, step_ms, steps=10):
+        return dict(data=data, method=method, seed=0, step_ms=step_ms, steps=steps)
+
+    rows = [row('a', [], 2.0), row('a', [], 4.0), row('a', ['kd'], 6.0, steps=20)]
+    assert [record['cost'] for record in with_cost(rows)] == [2 / 3, 4 / 3, 4.0]
+    assert 'cost' not in with_cost([*rows, row('b', ['kd'], 6.0)])[0]  # b has no student alone

@@ -23,6 +23,9 @@ def test_a_classifier_beside_its_teacher_and_itself_alone(mnist, tmp_path):
         teacher,
         '--alone',
         student,
+        '--compare',
+        f'KD={student}',
+        f'KD + OFD={student}',
         '--images',
         '3',
         '--num-iters',
@@ -37,7 +40,7 @@ def test_a_classifier_beside_its_teacher_and_itself_alone(mnist, tmp_path):
         'test_dataloader.batch_size=2',
     ]
     record, printed = report(tmp_path / 'one', GUIDED, student, *options)
-    assert list(record['networks']) == ['student', 'student alone', 'teacher']
+    assert list(record['networks']) == ['student', 'student alone', 'KD', 'KD + OFD', 'teacher']
     for network in record['networks'].values():
         assert (
             len(network['local']) == 3
@@ -49,6 +52,8 @@ def test_a_classifier_beside_its_teacher_and_itself_alone(mnist, tmp_path):
         assert all(layer['operator_norm'] > 0 and layer['stable_rank'] >= 1 for layer in network['layers'].values())
     assert record['networks']['student']['local'] == record['networks']['student alone']['local']
     text = (tmp_path / 'one' / 'report.md').read_text()
+    distances = [line for line in text.splitlines() if line.startswith('| its distance to the teacher')][0].split(' | ')
+    assert distances[-1] == '0.00 |' and distances[1] == distances[2] == distances[3] == distances[4] != '0.00'
     assert 'product bound' in printed and 'accuracy %, PGD 2' in text and 'for images of 28 x 28 px' in text
     assert (
         'centred maps, before any connectors' in text
@@ -108,3 +113,17 @@ def test_wrong_numbers_are_named(tmp_path):
 def test_wrong_arguments_are_named(more, message):
     with pytest.raises((ValueError, NotADirectoryError), match=message):
         analyze_lipschitz.check(arguments(*more))
+
+
+@pytest.mark.parametrize(
+    'values, message',
+    [
+        (['KD'], "argument --compare: 'KD' is not of the form NAME=CHECKPOINT"),
+        (['=kd.pth'], "'=kd.pth' is not of the form NAME=CHECKPOINT"),
+        (['KD=a.pth', 'KD=b.pth'], "--compare has the name 'KD' twice"),
+        (['student alone=a.pth', '--alone', 'b.pth'], "--compare has the name 'student alone' twice"),
+    ],
+)
+def test_names_that_are_no_names(values, message, tmp_path):
+    result = run('tools/analyze_lipschitz.py', GUIDED, tmp_path / 'x.pth', '--compare', *values)
+    assert result.returncode != 0 and message in result.stderr and 'Traceback' not in result.stderr

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, run, save_untrained
+from markers import is_upstream
 from mmengine.runner import Runner
 
 from mmlckd.checkpoints import read_checkpoint
@@ -48,6 +49,8 @@ def deterministic(task, folder, teacher, indices):
     config = read_config(GUIDED[task])
     config.model.teacher.checkpoint = teacher(config)
     config.param_scheduler = []
+    if task == 'segmentation' and is_upstream():  # class weights fail there where pixels are ignored
+        config.model.student.decode_head.loss_decode.class_weight = None
     config.train_cfg.max_epochs = config.train_cfg.val_interval = 1
     root = str(folder) if task == 'classification' else f'{folder}/' if task == 'detection' else f'{folder}/VOC2012'
     config.val_dataloader.dataset.data_root = root
@@ -197,17 +200,14 @@ def test_a_job_told_to_end_saves_and_one_with_a_dead_rank_ends(mnist, teacher, t
     ]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='SyncBN runs on GPUs only')
-def test_sync_bn_in_student_and_connectors(mnist, teacher, tmp_path, monkeypatch):
-    monkeypatch.setenv('PORT', '29597')
+@pytest.mark.gpu
+@pytest.mark.parametrize('processes', [1, 2])
+def test_sync_bn_in_student_and_connectors_on_nccl(processes, mnist, teacher, tmp_path, monkeypatch):
+    if torch.cuda.device_count() < processes:
+        pytest.skip(f'SyncBN runs on GPUs only, and this needs {processes}')
+    monkeypatch.setenv('PORT', str(29596 + processes))
     config = deterministic('classification', mnist, teacher, list(range(8)))
     config.sync_bn = 'torch'
     config.dump(tmp_path / 'sync.py')
-    result = run(
-        'tools/dist_train.sh',
-        tmp_path / 'sync.py',
-        str(min(2, torch.cuda.device_count())),
-        '--work-dir',
-        tmp_path / 'run',
-    )
+    result = run('tools/dist_train.sh', tmp_path / 'sync.py', str(processes), '--work-dir', tmp_path / 'run')
     assert result.returncode == 0, result.stderr[-3000:]

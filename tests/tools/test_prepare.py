@@ -6,6 +6,7 @@ import mmcv
 import numpy as np
 from conftest import run
 from prepare_digit_scenes import CLASSES, PALETTE
+from prepare_digits import load_digits
 
 
 def test_splits_are_disjoint_and_balanced(mnist):
@@ -24,6 +25,20 @@ def test_images_are_those_of_the_package(mnist):
     for number in (0, 2500, 4999):
         image = mmcv.imread(str(mnist / str(labels[number]) / f'{number:04d}.png'), flag='grayscale')
         assert (image.reshape(-1) == images[number]).all()
+
+
+def test_pairs_of_digits_share_no_digit_between_splits():
+    digits, pools = load_digits('mnist5k')
+    pairs, splits = load_digits('pairs')
+    assert pairs.shape == (6500, 28, 56) and {name: rows.shape for name, rows in splits.items()} == dict(
+        train=(40, 100), val=(5, 100), test=(20, 100)
+    )
+    for split, rows in splits.items():
+        own = {digits[number].tobytes(): label for row in pools[split] for label, number in enumerate(row)}
+        for label in (0, 7, 47, 99):
+            for pair in pairs[rows[:, label]]:
+                halves = [own[pair[:, columns].tobytes()] for columns in (slice(28), slice(28, None))]
+                assert halves == [label // 10, label % 10]  # read from the split's own digits
 
 
 def test_second_run_changes_nothing_and_other_content_is_refused(mnist, tmp_path):
@@ -109,5 +124,8 @@ def test_scenes_depend_on_the_seed_alone(devkit, tmp_path):
 
 def test_too_few_scenes_are_refused(tmp_path):
     result = run('tools/prepare_digit_scenes.py', '--out', tmp_path / 'scenes', '--train', 2)
-    assert result.returncode == 1 and result.stderr.strip() == 'error: --train is 2: at least 4 scenes are needed'
+    assert (
+        result.returncode == 1
+        and result.stderr.strip().splitlines()[-1] == 'error: --train is 2: at least 4 scenes are needed'
+    )
     assert not list(tmp_path.iterdir())

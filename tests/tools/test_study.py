@@ -21,6 +21,7 @@ methods = [[], ['kd'], ['kd', 'lipschitz']]
 seeds, selection_seeds = [10, 11], [0]
 grid = dict(kd=[1.], lipschitz=[0.1, 1.])
 weights = 'weights.json'
+aims = [dict(of=['kd', 'lipschitz'], over=['kd'], measure='test', gain=-101.)]
 """
 
 
@@ -52,12 +53,15 @@ def test_a_study_from_selection_to_figure(folder):
         (s, m) for s in (10, 11) for m in ([], ['kd'], ['kd', 'lipschitz'])
     ]
     for record in records:
-        assert {'train', 'noise 32', 'FGSM 8', 'local constant', 'commit', 'versions', 'machine'} <= set(record)
+        measured = {'train', 'noise 32', 'blur 1', 'contrast 0.5', 'FGSM 8', 'PGD 8', 'log loss', 'calibration error'}
+        assert measured | {'local constant', 'steps', 'step_ms', 'commit', 'versions', 'machine'} <= set(record)
         # the three splits have the same images here
         assert record['test'] == record['validation'] == record['train'] and 0 <= record['test'] <= 100
         assert record['local constant'] > 0 and len(record['curves']['loss']) == 1
     assert records[2]['weights'] == chosen['methods']['kd+lipschitz']['weights']
-    assert (folder / 'work/study_mine.png').stat().st_size > 10_000
+    assert 'Lipschitz over KD, test: -101.00 or more on every data set: met' in result.stdout.replace('\n', ' ')
+    for picture in ('study_mine.png', 'study_mine_cost.png'):
+        assert (folder / 'work' / picture).stat().st_size > 10_000
     assert not list((folder / 'work').rglob('*.pth'))  # weights go when the record is written
 
     # finished cells are read, and a cell that is missing is run to the same numbers

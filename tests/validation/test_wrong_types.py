@@ -4,6 +4,9 @@ form.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Optional, Union
+
 import pytest
 from conftest import GUIDED
 from mmengine.config import Config
@@ -13,7 +16,7 @@ from torch import nn
 from mmlckd.cli import sentence_of
 from mmlckd.config import bare_model, read_config
 from mmlckd.registry import HOOKS, MODELS, OPTIM_WRAPPERS
-from mmlckd.validation import check_distiller, check_run
+from mmlckd.validation import check_distiller, check_run, checked
 from mmlckd.validation.arguments import form_of
 from mmlckd.validation.forms import ANYTHING
 
@@ -308,6 +311,42 @@ def test_a_built_student_passes(guided):
 def test_forms_of_annotations(value, taken):
     form = form_of('int | Sequence[int] | None')
     assert (form.fault('x', value) is None) == taken
+
+
+@pytest.mark.parametrize(
+    'annotation, right, wrong',
+    [
+        (float, 1, '1'),
+        (Sequence[float], [1.0], ['1']),
+        (Optional[int], None, 1.5),
+        ('Optional[int]', 3, '3'),
+        (Union[int, str], 'a', 1.5),
+        ('List[int]', [1], [1.5]),
+        ('Dict[str, int]', dict(a=1), dict(a='1')),
+        ('Tuple[int, int]', (1, 2), (1,)),
+        (nn.Module, nn.ReLU(), 'ReLU'),
+    ],
+)
+def test_annotations_need_no_future_import(annotation, right, wrong):
+    form = form_of(annotation)
+    assert form.fault('x', right) is None and form.fault('x', wrong) is not None
+
+
+class Plainly:
+    """A user's class: no future import, a None by default, and words for an annotation."""
+
+    def __init__(self, weight=1.0, size=None, what=None):
+        self.what = what
+
+    __init__.__annotations__ = dict(weight=float, size=int, what='a map of some kind')
+
+
+def test_a_users_class_is_checked():
+    assert checked(Plainly)(1, None, what=object()).what is not None
+    with pytest.raises(ValueError, match="weight is '1': give Plainly a number, such as 1.0"):
+        Plainly(weight='1')
+    with pytest.raises(ValueError, match=r'size is 2.5: give Plainly a whole number or None'):
+        Plainly(size=2.5)
 
 
 def test_an_annotation_that_names_no_form_takes_anything():

@@ -56,7 +56,9 @@ def peak_mib(function, device):
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as trace:
         function()
     events = [event for event in trace.profiler.kineto_results.events() if event.name() == '[memory]']
-    held = itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    # torch 2.1 has the time in microseconds only
+    events.sort(key=lambda event: event.start_ns() if hasattr(event, 'start_ns') else event.start_us())
+    held = itertools.accumulate(event.nbytes() for event in events)
     return max(held) / 2**20
 
 

@@ -8,8 +8,18 @@ from pathlib import Path
 
 from marked_text import paragraph, table
 
+from mmlckd.study.aims import verdicts
 from mmlckd.study.cell import method_title
-from mmlckd.study.tables import by_method, comparison_rows, contrasts, mean_and_deviation, result_rows, values, verdicts
+from mmlckd.study.tables import (
+    Contrast,
+    by_method,
+    comparison_rows,
+    contrasts,
+    mean_and_deviation,
+    result_rows,
+    values,
+    with_cost,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO_RECORDS = ROOT / 'configs' / 'demo' / 'records'
@@ -45,38 +55,46 @@ def demo_row(name: str, results: list[dict]) -> list:
     return [name, f'{results[0]["parameters"]:,}', mean_and_deviation(values), len(values), distance]
 
 
-def study_records(name: str) -> list[dict]:
-    return json.loads((STUDY_RECORDS / f'study_{name}.json').read_text())['records']
+def study_record(name: str) -> dict:
+    """What tools/study.py wrote: records, and the study's own comparisons and aims."""
+    return dict(compare=[], aims=[]) | json.loads((STUDY_RECORDS / f'study_{name}.json').read_text())
 
 
 def study_tables(name: str) -> str:
-    """Results and comparisons of a study, from the file that tools/study.py wrote."""
-    records = study_records(name)
-    tables = {**result_rows(records), **comparison_rows(records)}
+    """Results and comparisons of a study."""
+    study = study_record(name)
+    records, found = study['records'], contrasts(study['records'], study['compare'])
+    tables = {**result_rows(records), **comparison_rows(found)}
     parts = [f'{title}:\n\n{table(header, rows)}' for title, (header, rows) in tables.items()]
+    parts += ['\n'.join(f'- {sentence}' for sentence in verdicts(found, study['aims']))]
+    return '\n\n'.join([*filter(None, parts), paragraph(study_note(records, found))])
+
+
+def study_note(records: list[dict], found: list[Contrast]) -> str:
+    """What the numbers of a study are, and where they are from."""
     seeds = ', '.join(map(str, sorted({record['seed'] for record in records})))
-    tests = sum(len(contrast.results) for contrast in contrasts(records))
-    hours = sum(record['seconds'] for record in records) / 3600
-    units = 'Results are in %.'
-    if 'local constant' in records[0]:
-        units = 'Results are in %, noise and FGSM in pixel values, local constants in logits per pixel value.'
-    note = f'Mean ± standard deviation over seeds {seeds}. {units} '
-    if tests:
+    units = 'Results are in %, noise and attacks in pixel values. '
+    meanings = {
+        'blur 1': 'Blur is in pixels. ',
+        'local constant': 'Local constants are in logits per pixel value. ',
+        'log loss': 'Log loss is in nats, and calibration the expected calibration error in points. ',
+    }
+    units += ''.join(meaning for measure, meaning in meanings.items() if measure in records[0])
+    if 'cost' in with_cost(records)[0]:
+        units += 'Cost is the time of training in that of the student alone. '
+    note = f'Mean ± standard deviation over seeds {seeds}. {units}'
+    if found:
+        tests = sum(len(contrast.results) for contrast in found)
         note += (
             f'Differences are paired by seed, with 95 % intervals. p: paired t tests, adjusted for all {tests} of the '
             'table (Holm). Best: the best method with the term against the best without it, both chosen in validation. '
-            f'Aims for the best: {"; ".join(verdicts(records))}. '
         )
-    note += (
-        f'torch {records[0]["versions"]["torch"]}, {records[0]["machine"]}, commit {records[0]["commit"]}, '
-        f'{hours:.1f} hours of one core.'
-    )
-    return '\n\n'.join([*parts, paragraph(note)])
+    return note + (f'torch {records[0]["versions"]["torch"]}, {records[0]["machine"]}, commit {records[0]["commit"]}.')
 
 
 def gain_table(name: str) -> str:
     """What the Lipschitz term adds to each method of a study in test accuracy."""
-    records = study_records(name)
+    records = study_record(name)['records']
     added = {
         (contrast.data, contrast.baseline): contrast.results['test']
         for contrast in contrasts(records)

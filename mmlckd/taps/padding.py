@@ -22,7 +22,10 @@ def image_area(inputs: Tensor, data_samples: Sequence | None) -> Tensor:
 
 
 def _sizes(inputs: Tensor, data_samples: Sequence | None) -> list[tuple[int, int]]:
-    """(height, width) of each image; that of the batch where its sample does not tell."""
+    """(height, width) of each image; that of the batch where its sample does not tell, as a plain label does not."""
     height, width = inputs.shape[2:]
-    shapes = [sample.get('img_shape', None) or (height, width) for sample in data_samples or ()]
-    return [(int(shape[0]), int(shape[1])) for shape in shapes] or [(height, width)] * len(inputs)
+    sizes = []
+    for sample in data_samples if isinstance(data_samples, (list, tuple)) else ():
+        shape = sample.get('img_shape', None) if hasattr(sample, 'get') else None
+        sizes.append((int(shape[0]), int(shape[1])) if shape else (height, width))
+    return sizes or [(height, width)] * len(inputs)

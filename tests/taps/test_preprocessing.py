@@ -91,6 +91,13 @@ def test_a_small_difference_is_a_difference(other):
     assert InputAdapter(ours, copy.deepcopy(ours))(inputs, samples) is inputs
 
 
+@pytest.mark.parametrize('samples', [None, torch.tensor([1, 2]), [torch.tensor(1), torch.tensor(2)], [{}, {}]])
+def test_samples_that_tell_no_size(samples):
+    inputs = torch.randn(2, 3, 8, 8)
+    adapter = InputAdapter(detection(mean=[1.0] * 3, std=[1.0] * 3), detection(mean=[3.0] * 3, std=[2.0] * 3))
+    torch.testing.assert_close(adapter(inputs, samples), (inputs + 1 - 3) / 2)
+
+
 def segmentation(**fields):
     __import__('mmseg.models')
     init_default_scope('mmseg')  # in which batch augmentations are looked up

@@ -9,6 +9,7 @@ from mmengine.registry import init_default_scope
 
 from mmlckd.config import bare_model, is_distiller, read_config
 from mmlckd.registry import MODELS
+from mmlckd.taps import dry_run
 
 CONFIGS = sorted(
     path.relative_to(ROOT).as_posix()
@@ -30,6 +31,8 @@ def test_builds_and_survives_a_dump(path, tmp_path):
     again = Config.fromfile(tmp_path / 'dumped.py')
     assert again.model == config.model
     if is_distiller(config.model):
+        run = dry_run(built, built.distiller.student_taps, None, 'student', trained=True)
+        assert not run.frozen  # a map below which all is frozen teaches the student nothing
         student = MODELS.build(bare_model(config))
         assert set(student.state_dict()) == {key for key in built.state_dict() if not key.startswith('distiller.')}
 

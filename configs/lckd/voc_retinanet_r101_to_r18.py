@@ -1,5 +1,5 @@
-"""RetinaNet, ResNet-101 to ResNet-18, on VOC07+12: OFD and the Lipschitz term on the four stages before their last
-ReLU.
+"""RetinaNet, ResNet-101 to ResNet-18, on VOC07+12: OFD and the Lipschitz term on the three stages that train,
+before their last ReLU.
 """
 _base_ = '../baselines/voc_retinanet_r101_to_r18_ofd.py'
 model = dict(losses=dict(lipschitz=dict(type='mmlckd.LipschitzKDLoss', connectors=True, max_share=0.2)))

@@ -1,4 +1,4 @@
-"""Connectors: student maps at the teacher's channels."""
+"""Connectors: student maps or tokens at the teacher's channels."""
 
 from __future__ import annotations
 
@@ -10,11 +10,18 @@ from mmlckd.compatibility import autocast_is_on
 
 
 class Connector(nn.Sequential):
-    """1 x 1 convolution without bias and batch norm, (B, in_channels, H, W) to (B, out_channels, H, W).
+    """1 x 1 convolution without bias and batch norm.
 
-    The convolution starts from N(0, sqrt(2 / out_channels)). Maps of a lower precision work too, under autocast or not.
+    Maps (B, in_channels, H, W) become (B, out_channels, H, W); tokens (B, N, in_channels) become (B, N, out_channels).
+    Tokens are taken as a map of N positions, so the convolution is a linear map of each token, and the norm's
+    statistics are those of all tokens of the batch. One connector serves tokens with and without a grid.
 
-    Source: OFD (Heo et al., ICCV 2019), section 3.1; initialisation of their code.
+    The norm of tokens is a batch norm and no layer norm: a layer norm would bring every token to the same length,
+    and the lengths are part of what losses compare; a batch norm is one affine map for all tokens.
+
+    The convolution starts from N(0, sqrt(2 / out_channels)). Lower precisions work too, under autocast or not.
+
+    Source: OFD (Heo et al., ICCV 2019), section 3.1; initialisation of their code. Tokens: this project.
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -22,4 +29,6 @@ class Connector(nn.Sequential):
         nn.init.normal_(self[0].weight, 0.0, math.sqrt(2.0 / out_channels))
 
     def forward(self, feat: Tensor) -> Tensor:
+        if feat.dim() == 3:
+            return self(feat.mT.unsqueeze(3)).squeeze(3).mT
         return super().forward(feat if autocast_is_on(feat.device.type) else feat.to(self[0].weight.dtype))

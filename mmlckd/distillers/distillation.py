@@ -14,6 +14,7 @@ from mmlckd.compatibility import eagerly
 from mmlckd.registry import MODELS
 from mmlckd.taps import DryRun, FeatureTap, Preprocessing, Tap, dry_run
 
+from .channel_check import refuse_other_channels
 from .connectors import Connector
 from .first_step import FirstStep
 from .frozen_teacher import FrozenTeacher
@@ -100,19 +101,20 @@ class Distillation(nn.Module):
             theirs = teacher.prepare(_taps_of(entries, 'teacher'), student, ours.input_shape, input_shape)
             for entry in entries:
                 self._add_connectors(entry, ours, theirs)
+                refuse_other_channels(entry, student, ours, teacher.model, theirs)
                 entry.check_channels([theirs.channels(tap) for tap in entry.teacher_taps])
 
     def _add_connectors(self, entry: LossEntry, ours: DryRun, theirs: DryRun) -> None:
         for key, student_tap, teacher_tap in zip(entry.connectors or (), entry.student_taps, entry.teacher_taps):
             student, teacher = ours.shapes[student_tap], theirs.shapes[teacher_tap]
-            if len(student) != 4 or len(teacher) != 4:
+            if len(student) != len(teacher) or len(student) not in (3, 4):
                 raise ValueError(
                     f'losses.{entry.name} wants connectors between {student_tap}, which gives {student}, and '
-                    f'{teacher_tap}, which gives {teacher}: connectors join maps (B, C, H, W), so lay tokens out '
-                    'with a `grid` on the tap'
+                    f'{teacher_tap}, which gives {teacher}: connectors join maps (B, C, H, W), or tokens (B, N, C), so '
+                    "lay tokens that meet maps out with grid='auto' on their tap"
                 )
             if key not in self.connectors:
-                self.connectors[key] = Connector(student[1], teacher[1])
+                self.connectors[key] = Connector(ours.channels(student_tap), theirs.channels(teacher_tap))
 
     def views_of(self, inputs: Tensor, data_samples: list | None) -> list[Tensor]:
         """The batch, and its second view where there is one.

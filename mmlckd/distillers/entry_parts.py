@@ -10,7 +10,7 @@ from torch import nn
 
 from mmlckd.losses.checks import check_foreign_weight
 from mmlckd.registry import MODELS, class_of
-from mmlckd.taps import Tap, auto_pairs, logits_pair, parse_taps
+from mmlckd.taps import OUTPUTS, Tap, auto_pairs, output_pairs, parse_taps
 from mmlckd.validation import in_words
 
 from .frozen_teacher import FrozenTeacher
@@ -72,9 +72,9 @@ def both_sides(name: str, spec: Any, student: nn.Module, teacher: FrozenTeacher)
     if spec == 'auto':
         pairs = auto_pairs(student, teacher.model)
         return [ours.tap for ours, _ in pairs], [theirs.tap for _, theirs in pairs]
-    if spec == 'logits':
-        ours, theirs = logits_pair(student, teacher.model)
-        return [ours], [theirs]
+    if isinstance(spec, str) and spec in OUTPUTS:
+        outputs = output_pairs(student, teacher.model, spec)
+        return [ours for ours, _ in outputs], [theirs for _, theirs in outputs]
     spec = spec if isinstance(spec, dict) else dict(student=spec, teacher=spec)
     if set(spec) != {'student', 'teacher'}:
         raise ValueError(f'taps has the fields {sorted(spec)}: give a list, or dict(student=[...], teacher=[...])')

@@ -39,10 +39,10 @@ class LipschitzDistiller(nn.Module):
             part of the total that this entry may make up, between 0 and 1. Above it the loss is scaled down; its
             gradient keeps its direction.
         taps: Taps of the entries that bring none: a list for both networks, the preset 'resnet_preact', or
-            dict(student=..., teacher=...) of these; 'auto' for what :func:`mmlckd.taps.auto_pairs` finds, 'logits' for
-            what :func:`mmlckd.taps.logits_pair` finds. See :class:`mmlckd.taps.Tap` for the forms of one.
+            dict(student=..., teacher=...) of these; 'auto' for what :func:`mmlckd.taps.auto_pairs` finds, 'logits' or
+            'boxes' for what :func:`mmlckd.taps.output_pairs` finds. See :class:`mmlckd.taps.Tap` for the forms of one.
         input_shape: (C, H, W) of the dry run. None: the channels of the data preprocessor or of the first convolution,
-            at the size the backbone is made for, or at the first of 16, 32, 64, 128 and 224 px that the network takes.
+            at the size the backbone is made for, or at the first size from 16 to 512 px that the network takes.
         data_preprocessor: The student's, where the config has it at top level (mmpretrain's habit).
         teachers: Name to teacher, in the place of ``teacher`` where there are several.
         view: How a second view of each batch is made, for losses that look at it: dict(type='mmlckd.MixedView'),

@@ -80,7 +80,10 @@ class DistillationLoss(nn.Module):
         """
 
     def check_channels(self, teacher_channels: Sequence[int]) -> None:
-        """See before training whether the teacher's maps fit; ``teacher_channels`` has the size of dimension 1 of each.
+        """See before training whether the teacher's maps fit.
+
+        Args:
+            teacher_channels: The channels of each map: the last dimension of tokens (B, N, C), dimension 1 of others.
 
         Raises:
             ValueError: They do not; the message begins with the loss's field.

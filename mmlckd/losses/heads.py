@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from mmlckd.taps.dense_heads import SIDES, anchors_of, box_bins
+
 _LOSSES = ('loss_cls', 'loss_decode', 'loss_module', 'loss')  # under these names heads keep the loss of their classes
 _BY_CLASS = dict(  # of losses that have no `use_sigmoid`
     CrossEntropyLoss='softmax',
@@ -53,7 +55,11 @@ class Layout:
 
 
 def layout_at(teacher: nn.Module, tap) -> Layout:
-    """What the teacher tells of a tap's logits: the tapped module, and the head that it belongs to."""
+    """What the teacher tells of a tap's logits: the tapped module, and the head that it belongs to.
+
+    Raises:
+        ValueError: The tapped module gives boxes as plain numbers.
+    """
     module = teacher.get_submodule(tap.module)
     last = None
     if tap.io == 'output' and tap.grid is None and isinstance(module, (nn.Linear, _ConvNd)):
@@ -61,9 +67,16 @@ def layout_at(teacher: nn.Module, tap) -> Layout:
     head = _head_of(teacher, tap.module)
     if head is None:
         return Layout(classes_last=last)
-    anchors = getattr(head, 'num_base_priors', 1)  # a list where levels differ
-    anchors = anchors if isinstance(anchors, (list, tuple)) else [anchors]
-    return Layout(_activation_of(head), last, _classes_of(head), tuple(dict.fromkeys(anchors)))
+    anchors = tuple(dict.fromkeys(anchors_of(head)))
+    bins = box_bins(head, tap.module.rpartition('head.')[2], module)
+    if bins == 1:
+        raise ValueError(
+            f"teacher tap {tap} gives boxes and no logits: take dict(type='mmlckd.EachMapLoss', "
+            "loss=dict(type='torch.nn.SmoothL1Loss'))"
+        )
+    if bins is not None:  # as GFL has it: a distribution over distances, for each side of a box
+        return Layout('softmax', last, (bins,), tuple(SIDES * count for count in anchors))
+    return Layout(_activation_of(head), last, _classes_of(head), anchors)
 
 
 def _head_of(teacher: nn.Module, path: str) -> nn.Module | None:

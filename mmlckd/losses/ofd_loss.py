@@ -2,44 +2,20 @@
 
 from __future__ import annotations
 
-import math
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmlckd.registry import MODELS
 
 from .checks import check_counts, check_pair, check_weights, pick_weights
 from .distillation_loss import DistillationLoss
-
-
-def relu_margin(norm: nn.Module) -> Tensor:
-    """Expected value of the negative part of each channel of a batch norm's output.
-
-    A channel is taken as normal with mean ``bias`` = m and standard deviation ``|weight|`` = s; then, with phi and
-    Phi the normal density and distribution,
-
-        m_c = E[X | X < 0] = m - s * phi(m / s) / Phi(-m / s),    or -3 s where Phi(-m / s) <= 0.001.
-
-    A channel with s = 0 is a constant and gets margin 0.
-
-    Args:
-        norm: A batch norm with affine parameters (C,).
-
-    Returns:
-        (C,), at most 0, float32 or wider. Not differentiable.
-
-    Source: Heo et al., A comprehensive overhaul of feature distillation (ICCV 2019), section 3.2, and their code
-    for the tail; the value at s = 0 is this project's.
-    """
-    std, mean = norm.weight.detach().abs().double(), norm.bias.detach().double()
-    ratio = mean / std.clamp_min(torch.finfo(torch.float64).tiny)
-    below = torch.special.ndtr(-ratio)
-    density = torch.exp(-ratio.square() / 2) / math.sqrt(2 * math.pi)
-    margin = torch.where(below > 0.001, mean - std * density / below.clamp_min(0.001), -3 * std)
-    return margin.where(std > 0, 0.0).to(torch.promote_types(norm.weight.dtype, torch.float32))
+from .margins import BATCHES, MeasuredMargin, is_affine_norm, norm_before, relu_margin
+from .positions import as_map
 
 
 class PartialSquaredDistance(torch.autograd.Function):
@@ -73,19 +49,6 @@ class PartialSquaredDistance(torch.autograd.Function):
         return (difference * (2 * gradient * finite).view(-1, 1, 1, 1)).to(ctx.dtype), None
 
 
-def _is_affine_norm(module: nn.Module | None) -> bool:
-    return isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine
-
-
-def _norm_before(tap, modules: dict[str, nn.Module]) -> str:
-    """The tapped module's own path; for a tapped input of an activation, that of the last batch norm beside it."""
-    if tap.io == 'output' or _is_affine_norm(modules[tap.module]):
-        return tap.module
-    parent = tap.module.rpartition('.')[0]
-    beside = [f'{parent}.{name}' for name, module in modules[parent].named_children() if _is_affine_norm(module)]
-    return beside[-1] if beside else tap.module
-
-
 @MODELS.register_module()
 class OFDLoss(DistillationLoss):
     """Partial squared distance to the margin-rectified teacher maps.
@@ -93,6 +56,14 @@ class OFDLoss(DistillationLoss):
     With T' = max(T, m_c), m_c the margin of channel c, and n maps,
 
         L = loss_weight / B * sum_i w_i * sum over entries with S > T' or T' > 0 of (S - T')^2.
+
+    This sum over positions grows with the images: from 28 to 224 px it is 64 times as large. With ``reduction='mean'``
+    the sum of each map is divided by its number of positions, so one weight fits images of any size.
+
+    Maps (B, C, H, W), or tokens (B, N, C), of equal shape on both sides. The margin of a channel is the mean of the
+    negative values that the teacher gives there. It follows from the batch norm that gives the map; where there is none
+    (ConvNeXt, Swin, ViT), it is measured on the first 20 training batches, which the log says. The measured values are
+    part of checkpoints, so a resumed run goes on with them.
 
     A sample with a map that is not finite on either side, or whose squares overflow, is left out for that map, with no
     gradient; the batch size B still counts it.
@@ -103,74 +74,110 @@ class OFDLoss(DistillationLoss):
             n numbers, none of them negative.
         margins_from: Paths of the teacher's batch norms, one a tap. None: the tapped modules themselves; or, where an
             activation's input is tapped, the last batch norm beside it. For the ReLU that ends a residual block this is
-            the norm of the last convolution.
+            the norm of the last convolution. Where that is no batch norm, the margins are measured.
+        reduction: 'sum' over positions, as the authors have it, or 'mean'.
 
-    Source: Heo et al. (ICCV 2019), equations of sections 3.2 and 3.3; weights of their code.
+    Raises:
+        ValueError: An option is wrong.
+
+    Source: Heo et al. (ICCV 2019), equations of sections 3.2 and 3.3; weights of their code. Measured margins and the
+    mean over positions are this project's.
     """
+
+    alike = 'shape'  # of both sides of a pair
 
     def __init__(
         self,
         loss_weight: float = 1.0,
         map_weights: str | Sequence[float] = 'geometric',
         margins_from: Sequence[str] | None = None,
+        reduction: str = 'sum',
     ):
         super().__init__(loss_weight)
+        if reduction not in ('sum', 'mean'):
+            raise ValueError(f"reduction is {reduction!r}: choose 'sum' or 'mean'")
+        self.reduction = reduction
         check_weights('map_weights', map_weights, ('geometric',))
         self.map_weights = map_weights
         self.margins_from = margins_from
         self.margins: Sequence[Tensor] | None = None  # (C,) a map; None: those of the attached teacher
-        self._norms: tuple[nn.Module, ...] = ()
+        self.measured = nn.ModuleDict()  # by the number of the map
+        self._norms: tuple[nn.Module | None, ...] = ()
 
     def attach(self, teacher: nn.Module, taps: Sequence) -> None:
         """Find the batch norms whose affine parameters give the margins; the distiller calls this once.
 
         Raises:
-            ValueError: A path that does not name an affine batch norm, or not one path a tap.
+            ValueError: ``margins_from`` has a path that does not name an affine batch norm, or not one path a tap.
         """
         modules = dict(teacher.named_modules())
-        paths = [_norm_before(tap, modules) for tap in taps] if self.margins_from is None else self.margins_from
+        paths = [norm_before(tap, modules) for tap in taps] if self.margins_from is None else self.margins_from
         if len(paths) != len(taps):
             raise ValueError(f'margins_from names {len(paths)} batch norms for {len(taps)} taps: give one a tap')
         for path in paths:
-            if not _is_affine_norm(modules.get(path)):
+            if self.margins_from is not None and not is_affine_norm(modules.get(path)):
                 raise ValueError(
-                    f'{path!r} is no affine batch norm of the teacher: name the batch norm before each tapped '
-                    'ReLU in OFDLoss(margins_from=[...])'
+                    f'margins_from has {path!r}, which is no affine batch norm of the teacher: name the batch norm '
+                    f'before each tapped ReLU, or leave margins_from out to measure the margins on the first {BATCHES} '
+                    'batches'
                 )
+        norms = [modules.get(path) for path in paths]
         # In a tuple, or the teacher's modules would become part of this one. The margins are computed later, since the
         # teacher may not be loaded yet.
-        self._norms, self.margins = tuple(modules[path] for path in paths), None
+        self._norms, self.margins = tuple(norm if is_affine_norm(norm) else None for norm in norms), None
+        missing = [str(tap) for tap, norm in zip(taps, self._norms) if norm is None]
+        if missing:
+            print_log(
+                f'OFDLoss measures the margins of {", ".join(missing)} on the first {BATCHES} training batches, since '
+                'no batch norm of the teacher gives these maps',
+                'current',
+                logging.INFO,
+            )
 
     def check_channels(self, teacher_channels: Sequence[int]) -> None:
         for i, (norm, channels) in enumerate(zip(self._norms, teacher_channels)):
-            if norm.num_features != channels:
+            if norm is None:
+                self.measured[str(i)] = MeasuredMargin(channels)
+            elif norm.num_features != channels:
                 raise ValueError(
                     f"margins_from has a batch norm of {norm.num_features} channels for the teacher's map {i}, which "
                     f'has {channels}: name the batch norm before each tapped ReLU'
                 )
 
+    def warnings(self, names: Sequence[str], student_shapes: Sequence[Sequence[int]]) -> list[str]:
+        return [
+            f"the teacher's map for {names[int(number)]} has no negative value, so its margins are 0: tap what goes "
+            'into the ReLU, which is what OFD compares'
+            for number, margin in self.measured.items()
+            if not margin.count.any()
+        ]
+
     @torch.no_grad()
     def targets(self, teacher_feats: Sequence[Tensor], data_samples: Sequence | None = None) -> list[Tensor]:
-        """T' of every map, in memory of its own.
+        """T' of every map, in memory of its own. In training mode the first batches also move the measured margins.
 
         Raises:
             ValueError: There are neither ``margins`` nor an attached teacher, or not one margin a map.
         """
-        if self.margins is None:
-            if not self._norms:
-                raise ValueError(
-                    'margins is None and no teacher is attached: set margins, or call attach(teacher, taps)'
-                )
-            self.margins = [relu_margin(norm) for norm in self._norms]  # the teacher is frozen: once is enough
-        if len(teacher_feats) != len(self.margins):
-            raise ValueError(f'{len(teacher_feats)} teacher maps and {len(self.margins)} margins: give one a map')
+        sources = self._norms if self.margins is None else self.margins
+        if not sources:
+            raise ValueError('margins is None and no teacher is attached: set margins, or call attach(teacher, taps)')
+        if len(teacher_feats) != len(sources):
+            raise ValueError(f'{len(teacher_feats)} teacher maps and {len(sources)} margins: give one a map')
+        feats = [as_map(feat) for feat in teacher_feats]
+        if self.margins is None and not self.measured:
+            self.margins = [relu_margin(norm) for norm in self._norms if norm]  # the teacher is frozen: once is enough
+        margins = self.margins or [
+            self.measured[str(i)](feat) if norm is None else relu_margin(norm)
+            for i, (feat, norm) in enumerate(zip(feats, self._norms))
+        ]
         return [
             torch.maximum(feat, margin.to(feat.device, torch.promote_types(feat.dtype, torch.float32)).view(-1, 1, 1))
-            for feat, margin in zip(teacher_feats, self.margins)
+            for feat, margin in zip(feats, margins)
         ]
 
     def compare(self, student_feats: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-        """Loss of student maps (B, C, H, W), at the teacher's channels, against :meth:`targets`, which are used up.
+        """Loss of student maps, at the teacher's channels, against :meth:`targets`, which are used up.
 
         Raises:
             ValueError: Shapes differ, or the weights do not fit.
@@ -178,14 +185,19 @@ class OFDLoss(DistillationLoss):
         check_counts(student_feats, targets)
         total: Any = 0.0
         for i, (student, target, weight) in enumerate(zip(student_feats, targets, self.weights_for(len(targets)))):
+            student = as_map(student)
             check_pair(student, target, i)
             target = target.to(torch.promote_types(student.dtype, target.dtype))
             distance, finite = PartialSquaredDistance.apply(student, target)
             self.left_out = self.left_out + (~finite).sum()
-            total = total + weight * distance.sum()
+            positions = student.shape[2] * student.shape[3] if self.reduction == 'mean' else 1
+            total = total + weight * distance.sum() / max(positions, 1)
         return self.loss_weight * total / max(len(student_feats[0]), 1)
 
     def weights_for(self, num_maps: int) -> list[float]:
         """The weight of each map, shallow to deep."""
         named = dict(geometric=[2.0 ** (i + 1 - num_maps) for i in range(num_maps)])
         return pick_weights('map_weights', self.map_weights, num_maps, 'map', named)
+
+    def extra_repr(self) -> str:
+        return f'{super().extra_repr()}, map_weights={self.map_weights!r}, reduction={self.reduction!r}'

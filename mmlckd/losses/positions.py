@@ -17,6 +17,11 @@ def positions(feat: Tensor) -> Tensor:
     return feat.mT if feat.dim() == 3 else feat.flatten(2)
 
 
+def as_map(feat: Tensor) -> Tensor:
+    """(B, C, N, 1) view of tokens (B, N, C); everything else as it is."""
+    return feat.mT.unsqueeze(3) if feat.dim() == 3 else feat
+
+
 def pooled_alike(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """(B, C, N) and (B, C', N) of two maps, average-pooled (adaptively) to the smaller height and width of the two.
 
@@ -35,6 +40,6 @@ def pooled_alike(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     if first.shape[2] != second.shape[2]:
         raise ValueError(
             f'maps of {first.shape[2]} and {second.shape[2]} positions meet, and tokens cannot be pooled: '
-            'name their `grid` on the tap'
+            "set grid='auto' on their taps"
         )
     return first, second

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from mmlckd.taps import Pair, auto_pairs, host_of, logits_pair
+from mmlckd.taps import Pair, auto_pairs, host_of, output_pairs
 
 TASKS = dict(mmpretrain='classifier', mmdet='detector', mmseg='segmentor')
 
@@ -77,8 +77,8 @@ def choose(student: nn.Module, teacher: nn.Module, guidance: bool = False) -> Pl
     shares = SHARES[host]
     terms, notes = [_features(pairs, shares['features'])], []
     try:
-        ours, theirs = logits_pair(student, teacher)
-        terms.insert(0, _logits(host, [ours.module], [theirs.module], shares['logits']))
+        student_taps, teacher_taps = zip(*_outputs(student, teacher))
+        terms.insert(0, _logits(host, list(student_taps), list(teacher_taps), shares['logits']))
     except ValueError as error:
         reason = str(error).removeprefix("taps is 'logits' and ").partition(': ')[0]
         notes.append(f'no loss on logits: {reason}')
@@ -94,10 +94,19 @@ def choose(student: nn.Module, teacher: nn.Module, guidance: bool = False) -> Pl
     return Plan(pairs, terms, dict(type='mmlckd.MixedView'), notes)
 
 
+def _outputs(student: nn.Module, teacher: nn.Module) -> list[tuple[str, str]]:
+    """Paths of the logits of both networks."""
+    if host_of(student) == 'mmdet':
+        raise ValueError("heads of detectors are compared only where a recipe says so, by taps='logits'")
+    return [(ours.module, theirs.module) for ours, theirs in output_pairs(student, teacher)]
+
+
 def _features(pairs: list[Pair], share: float) -> Term:
     if all(theirs.before_relu and ours.stride == theirs.stride for ours, theirs in pairs):
-        fields = dict(type='mmlckd.OFDLoss', connectors=True)
-        return Term('ofd', fields, share, "the teacher's maps go from a batch norm into a ReLU", 1e-3)
+        # The default weight is the demo's 1e-3 of the sum: its maps of 28, 14 and 7 px, at weights 1/4, 1/2 and 1, have
+        # 343 positions for a weight of 7/4 in all, which is 196 each.
+        fields = dict(type='mmlckd.OFDLoss', connectors=True, reduction='mean')
+        return Term('ofd', fields, share, "the teacher's maps go from a batch norm into a ReLU", 0.2)
     fields = dict(type='mmlckd.PKDLoss', connectors=True)
     return Term(
         'pkd', fields, share, "maps of any kind: not all of the teacher's go from a batch norm into a ReLU", 1.0

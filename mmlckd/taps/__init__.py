@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from .dry_run import DryRun, ForwardFailed, default_input_shape, dry_run, input_shapes
+from .dry_run import DryRun, ForwardFailed, dry_run
 from .feature_tap import EverythingTapped, FeatureTap
 from .hosts import host_of
-from .logits import logits_pair, logits_tap
+from .input_shapes import default_input_shape, input_shapes
+from .logits import OUTPUTS, output_pairs
 from .pairing import Pair, auto_pairs, pair_places
+from .parsing import parse_taps
 from .preprocessing import InputAdapter, Preprocessing
 from .reach import carries_gradient
 from .rule import Place, find_places
-from .tap import GridError, Tap, TapError, parse_taps
+from .tap import GridError, Tap, TapError
 
 __all__ = [
+    'OUTPUTS',
     'DryRun',
     'EverythingTapped',
     'FeatureTap',
@@ -31,8 +34,7 @@ __all__ = [
     'find_places',
     'host_of',
     'input_shapes',
-    'logits_pair',
-    'logits_tap',
+    'output_pairs',
     'pair_places',
     'parse_taps',
 ]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from mmengine.logging import print_log
+from torch import nn
 
-from .feature_tap import FeatureTap
-from .hosts import host_of
-from .preprocessing import Preprocessing
-from .tap import GridError, Tap, TapError
-
-SIZES = (16, 32, 64, 128, 224)  # in px, tried in this order
+from .forwards import Seen, forward_of_zeros, left_as_it_was
+from .input_shapes import LARGE, input_shapes
+from .reach import carries_gradient
+from .tap import Tap, TapError
 
 
 class ForwardFailed(ValueError):
@@ -32,6 +30,8 @@ class DryRun:
         last_calls: For each tap the number of its module's last call.
         overwritten: Taps whose tensor is overwritten in place.
         complete: Whether the forward came to its end. Where not, it failed after all taps had fired.
+        frozen: Taps whose gradient reaches no trainable weight; only looked for in training mode.
+        class_tokens: For taps with ``grid='auto'``: how many leading tokens are left out.
     """
 
     input_shape: tuple[int, ...]
@@ -39,16 +39,24 @@ class DryRun:
     last_calls: dict[Tap, int]
     overwritten: list[Tap]
     complete: bool
+    frozen: list[Tap]
+    class_tokens: dict[Tap, int]
 
     def channels(self, tap: Tap) -> int:
-        """Size of dimension 1 of a tap's tensor; 1 where it has none."""
-        return self.shapes[tap][1] if len(self.shapes[tap]) > 1 else 1
+        """Channels of a tap's tensor: the last dimension of tokens (B, N, C), else dimension 1; 1 where it has none."""
+        shape = self.shapes[tap]
+        if len(shape) == 3:
+            return shape[2]
+        return shape[1] if len(shape) > 1 else 1
 
 
 def dry_run(
     model: nn.Module, taps: Sequence[Tap], input_shape: Sequence[int] | None, side: str, trained: bool = False
 ) -> DryRun:
-    """Forwards of zeros without gradient: what the taps give, how often they fire, and what overwrites them.
+    """Forwards of zeros: what the taps give, how often they fire, and what overwrites them.
+
+    Where all taps are in ``backbone`` and ``neck``, only these run. Nothing after the last tap matters: a forward that
+    fails there is taken where none succeeds.
 
     Modes, buffers and random states are as before afterwards. An in-place activation whose input is tapped is made
     out-of-place, for good, because it would overwrite the map.
@@ -56,56 +64,44 @@ def dry_run(
     Args:
         model: The network.
         taps: Places to look at.
-        input_shape: (C, H, W). None tries :func:`input_shapes` until a forward succeeds. A forward that only fails
-            after all taps have fired is taken where none succeeds.
+        input_shape: (C, H, W). None tries :func:`.input_shapes` until a forward succeeds.
         side: 'student' or 'teacher', for messages.
-        trained: Whether it will be run in training mode, so that maps overwritten only there are looked for too.
+        trained: Whether it will be run in training mode. Then that mode is looked at, since some networks give other
+            maps there. Evaluation mode is looked at only where the forward in training mode fails before all taps have
+            fired. A warning names taps below which every weight is frozen.
 
     Raises:
         ForwardFailed: The forward fails at every size, before all taps have fired.
-        ValueError: A tap never fires, or does not fit what its module gives. No other size is tried then.
+        ValueError: A tap never fires, or does not fit what its module gives, or means the last call of a module whose
+            calls give maps of different sizes. No other size is tried then.
     """
     tried, partial = [], None
     error: ForwardFailed | None = None
     for shape in [tuple(input_shape)] if input_shape is not None else input_shapes(model):
+        if partial is not None and max(shape[1:]) > LARGE:
+            break
         tried.append(shape)
         try:
             run = _dry_run(model, taps, shape, side, trained)
         except ForwardFailed as failure:
             error = failure
+            if isinstance(failure.__cause__, TypeError):  # no size will do
+                break
             continue
+        partial = run if run.complete else partial or run
         if run.complete:
-            return run
-        partial = partial or run
+            break
     if partial is not None:
+        _tell(partial, model, side)
         return partial
     assert error is not None
     inputs = f'an input of {tried[0]}' if len(tried) == 1 else f'inputs of {", ".join(map(str, tried))}'
-    raise ForwardFailed(
-        f"the {side}'s dry run on {inputs} failed ({error}): set input_shape=(C, H, W) to a size it takes"
-    ) from error.__cause__
-
-
-def input_shapes(model: nn.Module) -> Iterator[tuple[int, int, int]]:
-    """The (C, H, W) that a network may take, likely ones first.
-
-    The channels are those of the data preprocessor's mean, else those of the first convolution, else 3. The sizes are
-    the one that the backbone is made for, where it has one, and ``SIZES``.
-    """
-    mean = Preprocessing.of(model.data_preprocessor).mean if hasattr(model, 'data_preprocessor') else None
-    first = next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), 3)
-    known = first if mean is None or mean.numel() == 1 else mean.numel()
-    fixed = getattr(getattr(model, 'backbone', None), 'img_size', None)
-    for channels in dict.fromkeys([known, 3]):
-        for size in SIZES if fixed is None else (fixed, *SIZES):
-            yield (channels, *(size if isinstance(size, (tuple, list)) else (size, size)))
-
-
-def default_input_shape(model: nn.Module, size: int = 64) -> tuple[int, int, int]:
-    """(C, H, W): the likeliest of :func:`input_shapes`, at a size that the backbone is made for, else the given one."""
-    channels, *sides = next(input_shapes(model))
-    fixed = getattr(getattr(model, 'backbone', None), 'img_size', None) is not None
-    return (channels, *(sides if fixed else (size, size)))
+    remedy = 'set input_shape=(C, H, W) to a size it takes'
+    if isinstance(error.__cause__, TypeError):
+        remedy = (
+            "its forward in mode 'tensor' does not get to all taps, so tap modules that come before, as the backbone's"
+        )
+    raise ForwardFailed(f"the {side}'s dry run on {inputs} failed ({error}): {remedy}") from error.__cause__
 
 
 def _dry_run(model: nn.Module, taps: Sequence[Tap], input_shape: tuple[int, ...], side: str, trained: bool) -> DryRun:
@@ -113,89 +109,91 @@ def _dry_run(model: nn.Module, taps: Sequence[Tap], input_shape: tuple[int, ...]
         module = model.get_submodule(tap.module)
         if tap.io == 'input' and getattr(module, 'inplace', False):
             vars(module)['inplace'] = False
-    fired = Counter()
-    with _left_as_it_was(model):
-        handles = [
-            module.register_forward_hook(lambda *_, path=path: fired.update([path]))
-            for path, module in model.named_modules()
-        ]
-        try:
-            feats, failure = _forward(model.eval(), taps, input_shape, 1)
-        finally:
-            for handle in handles:
-                handle.remove()
-        overwritten = set(feats.overwritten)
-        if trained:
-            # Two images, so that batch norms can take statistics. A failure of this forward is no matter here.
-            overwritten.update(_forward(model.train(), taps, input_shape, 2)[0].overwritten)
+    laid_out = {tap: replace(tap, grid=None) for tap in taps if tap.grid == 'auto'}
+    with left_as_it_was(model):
+        feats, failure, frozen = _in_its_mode(model, [*taps, *laid_out.values()], input_shape, trained)
     missing = [tap for tap in taps if tap not in feats.maps]
     if missing and failure is not None:
         raise ForwardFailed(f'{type(failure).__name__}: {failure}') from failure
     if missing:
-        raise ValueError(_never_fires(missing[0], feats, fired, side))
+        raise ValueError(_never_fires(missing[0], feats, side))
+    for tap in taps:
+        _refuse_levels(tap, feats, side)
     return DryRun(
         input_shape=input_shape,
-        shapes={tap: tuple(feats[tap].shape) for tap in taps},
+        shapes={tap: (1, *feats[tap].shape[1:]) for tap in taps},
         last_calls={tap: feats.calls[tap] - 1 for tap in taps},
-        overwritten=[tap for tap in taps if tap in overwritten],
+        overwritten=[tap for tap in taps if tap in feats.overwritten],
         complete=failure is None,
+        frozen=[tap for tap in taps if tap in frozen],
+        class_tokens={tap: _tokens(feats[plain]) - _tokens(feats[tap]) for tap, plain in laid_out.items()},
     )
 
 
-@torch.no_grad()
-def _forward(
-    model: nn.Module, taps: Sequence[Tap], input_shape: tuple[int, ...], batch_size: int
-) -> tuple[FeatureTap, Exception | None]:
-    """What the taps saw in one forward, and the error that it ended with."""
-    inputs = torch.zeros(batch_size, *input_shape, device=next(model.parameters()).device)
-    feats, failure = FeatureTap(model, taps), None
-    try:
-        with feats:
-            model(inputs, _samples(model, inputs), mode='tensor')
-    except Exception as error:
-        if isinstance(error, TapError) and not isinstance(error, GridError) and not model.training:
-            raise
-        failure = error
-    return feats, failure
-
-
-@contextmanager
-def _left_as_it_was(model: nn.Module) -> Iterator[None]:
-    """Give the network its modes, buffers and trainable flags back afterwards, and torch its random state."""
-    modes = {module: module.training for module in model.modules()}
-    flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    buffers = [
-        (module, name, buffer, buffer.clone())
-        for module in modes
-        for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False)
-    ]
-    device = next(model.parameters()).device
-    with torch.random.fork_rng([device] if device.type == 'cuda' else []):
+def _in_its_mode(
+    model: nn.Module, taps: Sequence[Tap], input_shape: tuple[int, ...], trained: bool
+) -> tuple[Seen, Exception | None, set[Tap]]:
+    """What a forward in training mode gives, or, where it fails or none is wanted, one in evaluation mode."""
+    if trained:
         try:
-            yield
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
-            for parameter, flag in flags.items():
-                parameter.requires_grad_(flag)
-            with torch.no_grad():
-                for module, name, buffer, value in buffers:
-                    setattr(module, name, buffer.copy_(value))
+            with torch.enable_grad():  # on two images, so that batch norms can take statistics
+                feats, failure = forward_of_zeros(model.train(), taps, input_shape, 2)
+        except TapError as error:
+            raise type(error)(f'in training mode {error}') from error
+        if all(tap in feats.maps for tap in taps):
+            trainable = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+            with_grad = [tap for tap in taps if tap not in feats.without_grad]
+            return feats, failure, {tap for tap in with_grad if not carries_gradient(feats[tap], trainable)}
+    with torch.no_grad():
+        return *forward_of_zeros(model.eval(), taps, input_shape, 1), set()
 
 
-def _never_fires(tap: Tap, feats: FeatureTap, fired: Counter, side: str) -> str:
-    inner = sorted(path for path in fired if path.startswith(tap.module + '.'))
+def _tokens(feat: torch.Tensor) -> int:
+    return feat[0].numel() // feat.shape[1 if feat.dim() == 4 else 2]
+
+
+def _never_fires(tap: Tap, feats: Seen, side: str) -> str:
+    inner = sorted(path for path in feats.fired if path.startswith(tap.module + '.'))
     often = f'fires only {feats.calls[tap]} times' if feats.calls[tap] else 'never fires through a call'
     hint = f'modules inside it that do: {", ".join(inner[:6])}' if inner else 'tap another module'
     return f"the {side}'s tap {tap} {often} in a forward; {hint}"
 
 
-def _samples(model: nn.Module, inputs: Tensor) -> list | None:
-    """Data samples for a forward in 'tensor' mode: a two-stage detector reads the image size off them."""
-    if host_of(model) != 'mmdet':
-        return None
-    from mmdet.structures import DetDataSample
+def _refuse_levels(tap: Tap, feats: Seen, side: str) -> None:
+    """See that a tap of the last call does not mean one level of several, such as the coarsest of a detector's head.
 
-    size = tuple(inputs.shape[2:])
-    metainfo = dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size, scale_factor=(1.0, 1.0))
-    return [DetDataSample(metainfo=dict(metainfo)) for _ in inputs]
+    A block that uses one activation several times is no such module, although its stride may lie between two calls.
+
+    Raises:
+        TapError: Other calls of its module give maps of the same channels and of another size.
+    """
+    parent = tap.module.rpartition('.')[0]
+    in_a_block = '.' in parent and feats.fired[parent] == 1
+    if in_a_block and next(feats.model.get_submodule(tap.module).parameters(), None) is None:
+        return
+    maps = [shape for shape in feats.shapes[tap] if len(shape) == 4]
+    if tap.call != -1 or all(shape[1] != maps[-1][1] or shape[2:] == maps[-1][2:] for shape in maps):
+        return
+    sizes = ', '.join(f'{shape[2]} x {shape[3]}' for shape in maps)
+    raise TapError(
+        f"the {side}'s tap {tap} is for the last of {feats.calls[tap]} calls, which give maps of different sizes "
+        f"({sizes}): set call='all' to compare them all, or the number of one, counted from 0"
+    )
+
+
+def _tell(run: DryRun, model: nn.Module, side: str) -> None:
+    """Say which tokens are left out, and which taps teach the network nothing."""
+    for tap, count in run.class_tokens.items():
+        if count:
+            grid = ' x '.join(map(str, run.shapes[tap][2:]))
+            message = f"the {side}'s tap {tap} lays its tokens out on {grid} positions without the first {count}"
+            print_log(f'{message}, which are class tokens', 'current', logging.INFO)
+    if run.frozen:
+        stages = getattr(getattr(model, 'backbone', None), 'frozen_stages', -1)
+        why = f'backbone.frozen_stages={stages}' if isinstance(stages, int) and stages >= 0 else 'requires_grad=False'
+        print_log(
+            f"the {side}'s weights are frozen up to {', '.join(map(str, run.frozen))} ({why}), so losses there train "
+            'connectors only: take these taps out, or train the weights',
+            'current',
+            logging.WARNING,
+        )

@@ -32,6 +32,8 @@ class FeatureTap:
 
     Attributes:
         maps: The tensors by tap.
+        size: (height, width) in px of what the network's ``backbone`` took; None where it has none.
+        shapes: The shapes of what was collected or passed by, call by call.
         calls: How often each tap's module fired.
         overwritten: On leaving, the taps whose tensor was overwritten in place after it was collected.
         without_grad: The taps that were collected while gradients were switched off.
@@ -46,12 +48,17 @@ class FeatureTap:
         self.copy = set(copy)
         self.calls = Counter()
         self.maps: dict[Tap, Tensor] = {}
+        self.size: tuple[int, int] | None = None
+        self.shapes: dict[Tap, list[tuple[int, ...]]] = {tap: [] for tap in self.taps}
         self.overwritten: list[Tap] = []
         self.without_grad: set[Tap] = set()
         self._originals: dict[Tap, tuple[Tensor, int]] = {}  # with their version counters when they were collected
         self._handles = []
 
     def __enter__(self) -> FeatureTap:
+        backbone = getattr(self.model, 'backbone', None)
+        if isinstance(backbone, nn.Module) and any(tap.grid == 'auto' for tap in self.taps):
+            self._handles.append(backbone.register_forward_pre_hook(lambda module, args: self._see_images(args)))
         for tap in self.taps:
             module = self.model.get_submodule(tap.module)
             if tap.io == 'output':
@@ -94,6 +101,10 @@ class FeatureTap:
                     'module that follows it (an activation or dropout), or tap another module'
                 )
 
+    def _see_images(self, args: tuple) -> None:
+        if args and isinstance(args[0], Tensor) and args[0].dim() == 4:
+            self.size = args[0].shape[2], args[0].shape[3]
+
     def _collect(self, tap: Tap, value: Any, select) -> None:
         call = self.calls[tap]
         self.calls[tap] += 1
@@ -101,7 +112,8 @@ class FeatureTap:
             return
         if self.last_calls is not None and tap.call == -1 and call != self.last_calls[tap]:
             return
-        feat = select(value)
+        feat = select(value, self.size)
+        self.shapes[tap].append(tuple(feat.shape))
         self._originals[tap] = feat, feat._version
         self.maps[tap] = feat.clone() if tap in self.copy else feat
         if torch.is_grad_enabled():

@@ -9,7 +9,6 @@ from weakref import WeakKeyDictionary
 from torch import nn
 
 from .rule import Place, find_places
-from .tracing import made_for
 
 Pair = tuple[Place, Place]  # of the student and of the teacher
 _known: WeakKeyDictionary[nn.Module, WeakKeyDictionary[nn.Module, list[Pair]]] = WeakKeyDictionary()
@@ -18,7 +17,7 @@ _known: WeakKeyDictionary[nn.Module, WeakKeyDictionary[nn.Module, list[Pair]]] =
 def auto_pairs(student: nn.Module, teacher: nn.Module) -> list[Pair]:
     """The pairs of places that the rule of :func:`.find_places` finds, shallow to deep; found once for two networks.
 
-    Tokens are laid out on a grid, for images of the size that the student is made for, else the teacher.
+    Tokens are laid out on the grid that follows from the size of the images, without class tokens.
 
     Raises:
         ValueError: The rule finds nothing on one side, or the student is frozen wherever it could be tapped.
@@ -26,26 +25,13 @@ def auto_pairs(student: nn.Module, teacher: nn.Module) -> list[Pair]:
     of_student = _known.setdefault(student, WeakKeyDictionary())
     if teacher not in of_student:
         ours, theirs = find_places(student), find_places(teacher)
-        size = _image_size(student, ours) or _image_size(teacher, theirs)
-        pairs = pair_places(ours, theirs)
-        of_student[teacher] = [(on_grid(one, size), on_grid(other, size)) for one, other in pairs]
+        of_student[teacher] = [(on_grid(one), on_grid(other)) for one, other in pair_places(ours, theirs)]
     return of_student[teacher]
 
 
-def on_grid(place: Place, size: int | None) -> Place:
-    """Tokens laid out on their grid for images of this side in px, without class tokens; maps as they are."""
-    if not place.is_tokens or size is None:
-        return place
-    side = size // place.stride
-    return replace(place, tap=replace(place.tap, grid=(side, side)))
-
-
-def _image_size(model: nn.Module, places: Sequence[Place]) -> int | None:
-    """Side in px of the images that a transformer is made for, as it says or as its patches come to; None: any."""
-    patches = getattr(model.backbone, 'patch_resolution', None)
-    if made_for(model) is None and patches is not None:
-        return patches[0] * places[0].stride
-    return made_for(model)
+def on_grid(place: Place) -> Place:
+    """Tokens laid out on their grid; maps as they are."""
+    return replace(place, tap=replace(place.tap, grid='auto')) if place.is_tokens else place
 
 
 def pair_places(student: Sequence[Place], teacher: Sequence[Place]) -> list[Pair]:

@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .hosts import host_of
+from .padding import image_area, is_padded
 
 
 class Preprocessing(NamedTuple):
@@ -24,7 +25,7 @@ class Preprocessing(NamedTuple):
 
     @classmethod
     def of(cls, module: nn.Module) -> Preprocessing:
-        module = getattr(module, 'data_preprocessor', module)  # mmdet's for several branches wraps the real one
+        module = _inner(module)
         flip = any(getattr(module, name, False) for name in ('to_rgb', '_channel_conversion', 'channel_conversion'))
         if not getattr(module, '_enable_normalize', False):
             return cls(flip, None, None)
@@ -44,16 +45,21 @@ class Preprocessing(NamedTuple):
 class InputAdapter:
     """Turn a batch preprocessed for the student into the batch that the teacher's own preprocessor would have made.
 
-    Where both preprocess alike this is the identity. Otherwise both are affine in the pixels, so the change is
-    affine too, up to rounding. It does not hold in padded borders, so preprocessors that pad are refused. A gray image
-    is repeated to the teacher's channels, and a colour image is averaged over its channels for a gray teacher.
+    Both preprocessors are affine in the pixels, so the change is affine too, up to rounding. Batch augmentations have
+    happened by then, so the teacher sees the same pixels: random resizes, Mixup and CutMix are linear in the images.
+    Padded borders, which the samples' ``img_shape`` tells, get the value that the teacher's preprocessor pads with.
+    Where a padded batch is resized, the last row or column of an image may hold part of the student's padding.
+
+    A gray image is repeated to the teacher's channels, and a colour image is averaged over its channels for a gray
+    teacher. Where both preprocess alike, the batch is handed on as it is.
 
     Args:
         student, teacher: The two data preprocessors.
         channels: Channels of the student's images and of the teacher's.
 
     Raises:
-        ValueError: The two differ and either one pads, or both have several channels and not as many.
+        ValueError: Both have several channels and not as many. In training: images were padded and then mixed by one of
+            mmpretrain's batch augmentations, and the two preprocess differently.
     """
 
     def __init__(self, student: nn.Module, teacher: nn.Module, channels: tuple[int, int] = (3, 3)):
@@ -65,11 +71,14 @@ class InputAdapter:
         (mean, std), (their_mean, their_std) = (side.affine(max(channels)) for side in (ours, theirs))
         if self.flip:
             mean, std = mean.flip(0), std.flip(0)
+        self.padding = _padding(teacher)
+        self.mixes = host_of(student) == 'mmpretrain' and getattr(student, 'batch_augments', None) is not None
         self.scale = self.shift = None
-        if not self.flip and torch.equal(mean, their_mean) and torch.equal(std, their_std):
-            return
-        _refuse_padding(student, teacher, f'{theirs}; {ours}')
-        self.scale, self.shift = ((value / their_std).view(-1, 1, 1) for value in (std, mean - their_mean))
+        if self.flip or not torch.equal(mean, their_mean) or not torch.equal(std, their_std):
+            self.scale, self.shift = ((value / their_std).view(-1, 1, 1) for value in (std, mean - their_mean))
+            message = f'the batch is translated for the teacher: it expects {theirs}, and the student {ours}'
+            print_log(message, 'current', logging.INFO)
+        self.pads_alike = self.scale is None and _padding(student) == self.padding
 
     def _check_channels(self) -> None:
         ours, theirs = self.channels
@@ -84,32 +93,32 @@ class InputAdapter:
     def __call__(self, inputs: Tensor, data_samples: list | None) -> Tensor:
         """(B, C, H, W) for the student to (B, C', H, W) for the teacher."""
         ours, theirs = self.channels
+        padded = not self.pads_alike and is_padded(inputs, data_samples)
+        if padded and self.mixes:
+            raise ValueError(
+                'images of different sizes were padded and then mixed by data_preprocessor.batch_augments, and teacher '
+                'and student preprocess differently: give all images one size, or both models the same '
+                'data_preprocessor'
+            )
+        area = image_area(inputs, data_samples) if padded else None
         if theirs > ours:
             inputs = inputs.expand(-1, theirs, -1, -1)
-        if self.scale is not None:
-            inputs = self._translated(inputs, data_samples)
-        return inputs.mean(1, keepdim=True) if ours > theirs else inputs
-
-    def _translated(self, inputs: Tensor, data_samples: list | None) -> Tensor:
-        for sample in data_samples or ():
-            shape = sample.get('img_shape')
-            if shape is not None and tuple(shape[:2]) != tuple(inputs.shape[2:]):
-                raise ValueError(
-                    f'an image of {tuple(shape[:2])} was padded to {tuple(inputs.shape[2:])}, and teacher and student '
-                    'preprocess differently: give both models the same data_preprocessor, or all images one size'
-                )
-        assert self.scale is not None and self.shift is not None
-        self.scale, self.shift = self.scale.to(inputs), self.shift.to(inputs)  # copied to the device once
-        return (inputs.flip(1) if self.flip else inputs) * self.scale + self.shift
+        if self.scale is not None and self.shift is not None:
+            self.scale, self.shift = self.scale.to(inputs), self.shift.to(inputs)  # copied to the device once
+            inputs = (inputs.flip(1) if self.flip else inputs) * self.scale + self.shift
+        if ours > theirs:
+            inputs = inputs.mean(1, keepdim=True)
+        return inputs if area is None else inputs.where(area, self.padding)
 
 
-def _refuse_padding(student: nn.Module, teacher: nn.Module, difference: str) -> None:
-    for module in (student, teacher):
-        if host_of(module) != 'mmpretrain' or (getattr(module, 'pad_size_divisor', None) or 1) > 1:
-            raise ValueError(
-                f'teacher and student preprocess images differently ({difference}) and {type(module).__name__} pads '
-                'them, which cannot be translated: give both models the same data_preprocessor'
-            )
+def _inner(module: nn.Module) -> nn.Module:
+    """The preprocessor of images: mmdet's for several branches wraps it."""
+    return getattr(module, 'data_preprocessor', module)
+
+
+def _padding(module: nn.Module) -> float:
+    """The value of padded positions; hosts pad after they normalise."""
+    return float(getattr(_inner(module), 'pad_value', 0.0))
 
 
 def _numbers(values: Tensor) -> str:

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .dry_run import _left_as_it_was as left_as_it_was
 from .feature_tap import FeatureTap
+from .forwards import device_of, left_as_it_was
 from .reach import carries_gradient
 from .tap import Tap
 from .tracing import Fired, Trace, side_of, trace
@@ -175,7 +175,7 @@ def _token_blocks(records: Sequence[Fired]) -> list[Fired]:
 
 def _measured(model: nn.Module, taps: Sequence[Tap], found: Trace) -> list[Place]:
     """The taps with what they give in a forward, and whether that teaches the network anything."""
-    images = torch.zeros(2, *found.input_shape, device=next(model.parameters()).device)
+    images = torch.zeros(2, *found.input_shape, device=device_of(model))
     with left_as_it_was(model), torch.enable_grad():
         model.train()
         trainable = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from .grids import find_grid, grid_beside, lay_out
 
 
 class TapError(ValueError):
@@ -26,16 +27,18 @@ class Tap:
         module: Dotted module path.
         io: 'output' or 'input' of that module.
         call: Which of its calls in one forward, counted from 0; -1 is the last (a ResNet block's one ``relu``
-            fires two or three times).
-        index: Which element, where the module gives or takes a list or tuple.
-        grid: (H, W) that tokens (B, N, C) are laid out on; leading class tokens beyond H * W are dropped.
+            fires two or three times). 'all' stands for a tap for each call; :func:`.parse_taps` makes them.
+        index: Which element, where the module gives or takes a list or tuple of several tensors.
+        grid: (H, W) that tokens (B, N, C) are laid out on; leading class tokens beyond H * W are dropped. 'auto': the
+            grid that the module gives beside its tokens, as Swin's stages do, else the one that follows from the size
+            of the image, see :func:`.find_grid`. Maps stay as they are.
     """
 
     module: str
     io: str = 'output'
-    call: int = -1
+    call: int | str = -1
     index: int | None = None
-    grid: tuple[int, int] | None = None
+    grid: tuple[int, int] | str | None = None
 
     @classmethod
     def parse(cls, spec: str | dict | Tap) -> Tap:
@@ -54,7 +57,7 @@ class Tap:
             )
         tap = cls(**fields)
         tap._check()
-        return tap if tap.grid is None else cls(**{**fields, 'grid': tuple(tap.grid)})
+        return cls(**{**fields, 'grid': tuple(tap.grid)}) if isinstance(tap.grid, list) else tap
 
     def _check(self) -> None:
         name = f'tap {self.module!r}'
@@ -62,14 +65,17 @@ class Tap:
             raise ValueError(f'{name} is named by a {type(self.module).__name__}: give a dotted module path')
         if self.io not in ('input', 'output'):
             raise ValueError(f"{name} has io={self.io!r}: choose 'input' or 'output'")
-        if not _is_int(self.call) or self.call < -1:
-            raise ValueError(f'{name} has call={self.call!r}: count from 0, or give -1 for the last call')
+        counted = isinstance(self.call, int) and not isinstance(self.call, bool) and self.call >= -1
+        if not counted and self.call != 'all':
+            raise ValueError(f"{name} has call={self.call!r}: count from 0, or give -1 for the last call or 'all'")
         if self.index is not None and not _is_int(self.index):
             raise ValueError(f'{name} has index={self.index!r}: give the position of one element, counted from 0')
-        if self.grid is not None:
+        if self.grid not in (None, 'auto'):
             sides = self.grid if isinstance(self.grid, (list, tuple)) else ()
             if len(sides) != 2 or not all(_is_int(side) and side > 0 for side in sides):
-                raise ValueError(f'{name} has grid={self.grid!r}: give (H, W), the rows and columns of its tokens')
+                raise ValueError(
+                    f"{name} has grid={self.grid!r}: give 'auto' or (H, W), the rows and columns of its tokens"
+                )
 
     def __str__(self) -> str:
         """For messages."""
@@ -85,7 +91,7 @@ class Tap:
         extras = [f'{name}={value}' for name, value in values if value != self.__dataclass_fields__[name].default]
         return f' ({", ".join(extras)})' if extras else ''
 
-    def select_input(self, args: tuple) -> Tensor:
+    def select_input(self, args: tuple, size: Sequence[int] | None = None) -> Tensor:
         """The tensor this tap means in the arguments of its module: the first one, or the one that ``index`` names.
 
         Where the first argument is a sequence, ``index`` names an element of that.
@@ -95,85 +101,83 @@ class Tap:
         """
         if not args:
             raise TapError(f'tap {self} takes no argument: tap the output, or another module')
-        first_is_meant = self.index is None or isinstance(args[0], (list, tuple))
-        return self.select(args[0] if first_is_meant else args)
+        if isinstance(args[0], (list, tuple)):
+            return self.select(args[0], size)
+        return self._laid_out(*self._element(args, self.index or 0), size)
 
-    def select(self, value: Any) -> Tensor:
+    def select(self, value: Any, size: Sequence[int] | None = None) -> Tensor:
         """The tensor this tap means in what its module gave.
+
+        Args:
+            value: What it gave: a tensor, or a sequence of which ``index`` names a tensor or which has only one.
+            size: (height, width) of the image in px, for ``grid='auto'``; None: it is square.
 
         Raises:
             TapError: It is a sequence and ``index`` does not name one tensor of it, or it is one tensor and there is an
                 ``index``, or the grid does not fit.
         """
         if isinstance(value, (list, tuple)):
-            value = self._element(value)
-        elif self.index is not None:
-            found = f'one tensor {tuple(value.shape)}' if isinstance(value, Tensor) else f'a {type(value).__name__}'
-            raise TapError(f'tap {self.module!r} has index={self.index} and its module gives {found}: leave index out')
-        if not isinstance(value, Tensor):
-            raise TapError(f'tap {self} gives a {type(value).__name__}, not a tensor: tap a module inside it')
-        return value if self.grid is None else self._on_grid(value)
-
-    def _element(self, value: Sequence) -> Any:
-        if self.index is None and len(value) != 1:
+            return self._laid_out(*self._element(value, self._position(value)), size)
+        if self.index is not None:
             raise TapError(
-                f'tap {self} gives a sequence of {len(value)}: name one with dict(module={self.module!r}, index=...)'
+                f'tap {self.module!r} has index={self.index} and its module gives {_kind(value)}: leave index out'
             )
-        index = self.index or 0
-        if not -len(value) <= index < len(value):
-            raise TapError(f'tap {self} has index={index} and its module gives {len(value)} elements')
-        return value[index]
+        return self._laid_out(value, None, size)
 
-    def _on_grid(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, N, C) as a map (B, C, H, W)."""
-        assert self.grid is not None
-        height, width = self.grid
-        count = height * width
-        if tokens.dim() != 3 or not count <= tokens.shape[1] < 2 * count:
-            raise GridError(
-                f'tap {self} has grid={self.grid} and gives {tuple(tokens.shape)}: '
-                f'tokens (B, N, C) with N >= H * W are needed, and fewer class tokens than the {count} of the grid'
+    def _position(self, values: Sequence) -> int:
+        """Which of several values is meant."""
+        if self.index is not None:
+            return self.index
+        tensors = [i for i, value in enumerate(values) if isinstance(value, Tensor)]
+        if len(values) != 1 and len(tensors) != 1:
+            kinds = ', '.join(f'{i}: {_kind(value)}' for i, value in enumerate(values))
+            raise TapError(
+                f'tap {self} gives a sequence of {len(values)} ({kinds}): name one with dict(module={self.module!r}, '
+                'index=...)'
             )
-        return tokens[:, -count:].mT.unflatten(2, self.grid)
+        return tensors[0] if tensors else 0
+
+    def _element(self, values: Sequence, index: int) -> tuple[Any, Any]:
+        """One of several values, and the one after it, which may be its grid."""
+        if not -len(values) <= index < len(values):
+            verb = 'takes' if self.io == 'input' else 'gives'
+            raise TapError(f'tap {self} has index={index} and its module {verb} {len(values)} elements')
+        following = index % len(values) + 1
+        return values[index], values[following] if following < len(values) else None
+
+    def _laid_out(self, value: Any, beside: Any, size: Sequence[int] | None) -> Tensor:
+        if not isinstance(value, Tensor):
+            raise TapError(f'tap {self} gives {_kind(value)}, not a tensor: tap a module inside it')
+        if self.grid is None or (self.grid == 'auto' and value.dim() == 4):
+            return value
+        grid = self.grid
+        if isinstance(grid, str):
+            grid = self._grid_of(value, beside, size)
+        try:
+            return lay_out(value, grid)
+        except ValueError as error:
+            raise GridError(f'tap {self} has grid={self.grid} and gives {tuple(value.shape)}: {error}') from error
+
+    def _grid_of(self, tokens: Tensor, beside: Any, size: Sequence[int] | None) -> tuple[int, int]:
+        if tokens.dim() != 3:
+            raise TapError(
+                f"tap {self} has grid='auto' and gives {tuple(tokens.shape)}: tokens (B, N, C) are laid out, so leave "
+                'grid out'
+            )
+        grid = grid_beside(tokens, beside) or find_grid(tokens.shape[1], size)
+        if grid is None:
+            image = 'a square image' if size is None else f'an image of {size[0]} x {size[1]} px'
+            raise GridError(
+                f"tap {self} has grid='auto' and its {tokens.shape[1]} tokens are no grid of {image}, with or without "
+                'class tokens: give grid=(H, W), or leave grid out to compare token by token'
+            )
+        return grid
+
+
+def _kind(value: Any) -> str:
+    """A value in a message: a tensor by its shape."""
+    return f'one tensor {tuple(value.shape)}' if isinstance(value, Tensor) else f'a {type(value).__name__}'
 
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def parse_taps(spec: str | Sequence, model: nn.Module, side: str) -> list[Tap]:
-    """Taps of one network, checked against its modules.
-
-    Args:
-        spec: A list of tap specs, in which the preset 'resnet_preact' stands for the sums before the last ReLU of each
-            stage of an OpenMMLab ResNet backbone; or that preset alone.
-        model: The network.
-        side: 'student' or 'teacher', for messages.
-
-    Raises:
-        ValueError: A path that the network lacks (the closest ones are listed), an unknown preset, or no list.
-    """
-    if not isinstance(spec, (list, tuple)) and spec != 'resnet_preact':
-        raise ValueError(f"taps is {spec!r} for the {side}: give a list of module paths or the preset 'resnet_preact'")
-    taps = []
-    for item in [spec] if isinstance(spec, str) else spec:
-        taps += _resnet_preact(model, side) if item == 'resnet_preact' else [Tap.parse(item)]
-    paths = [path for path, _ in model.named_modules() if path]
-    for tap in taps:
-        if tap.module not in paths:
-            close = difflib.get_close_matches(tap.module, paths, n=3, cutoff=0.3)
-            known = ', '.join(map(repr, close)) or 'none'
-            raise ValueError(f'the {side} has no module {tap.module!r} to tap: the closest are {known}')
-    return taps
-
-
-def _resnet_preact(model: nn.Module, side: str) -> list[Tap]:
-    backbone = getattr(model, 'backbone', None)
-    if backbone is None or not hasattr(backbone, 'res_layers'):
-        raise ValueError(
-            f"taps is 'resnet_preact' and the {side}'s backbone is a {type(backbone).__name__}, no OpenMMLab ResNet: "
-            'list its module paths instead'
-        )
-    return [
-        Tap(f'backbone.{stage}.{len(getattr(backbone, stage)) - 1}.relu', io='input') for stage in backbone.res_layers
-    ]

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .dry_run import _left_as_it_was as left_as_it_was
-from .dry_run import input_shapes
+from .forwards import device_of, left_as_it_was
+from .input_shapes import input_shapes
 
 SIZES = (64, 128, 224, 256, 512)  # in px, tried in this order
 
@@ -138,7 +138,7 @@ def _trace_at(model: nn.Module, shape: tuple[int, int, int], trained: bool) -> T
             handles.append(module.register_forward_pre_hook(lambda _, args, path=path: enter(path, args)))
             handles.append(module.register_forward_hook(lambda _, args, output, path=path: leave(path, output)))
         try:
-            images = torch.zeros(2 if trained else 1, *shape, device=next(model.parameters()).device)
+            images = torch.zeros(2 if trained else 1, *shape, device=device_of(model))
             returned = model.backbone(images)
         finally:
             for handle in handles:

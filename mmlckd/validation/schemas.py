@@ -22,6 +22,8 @@ def _is_scope(value: Any) -> bool:
 SCOPE = Form.called('the name of an installed package', 'names of installed packages', _is_scope)
 HOOK = Form.called('a hook', 'hooks', lambda value: isinstance(value, Hook))
 STEP = Form.called('a function', 'functions', callable)
+ALL = Form.called("'all'", "'all'", lambda value: value == 'all')
+AUTO = Form.called("'auto'", "'auto'", lambda value: value == 'auto')
 TAP_OBJECT = Form.called('a Tap', 'Taps', dataclasses.is_dataclass)
 
 
@@ -35,9 +37,9 @@ TAP = any_of(
     record(
         module=TEXT.such_as("'backbone.layer1'"),
         io=TEXT.such_as("'output'"),
-        call=WHOLE.such_as(-1),
+        call=any_of(WHOLE, ALL).such_as(-1),
         index=optional(WHOLE, 0),
-        grid=optional(list_of(WHOLE, 2), (14, 14)),
+        grid=optional(any_of(list_of(WHOLE, 2), AUTO), "'auto'"),
     ),
     TAP_OBJECT,
 ).such_as("dict(module='backbone.layer1.1.relu', io='input')")

@@ -26,7 +26,15 @@ def vit():
     return [dict(type='ImageClassifier', backbone=backbone, head=None) for _ in range(2)]
 
 
-NETWORKS = {'': demo, 'resnet': lambda: [_classification(18), _classification(34)], 'vit': vit}
+def retinanet():
+    __import__('mmdet.models')
+    init_default_scope('mmdet')
+    model = read_config('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py').model
+    model.backbone.init_cfg = None
+    return [model, model]
+
+
+NETWORKS = {'': demo, 'resnet': lambda: [_classification(18), _classification(34)], 'vit': vit, 'retinanet': retinanet}
 
 
 @pytest.fixture(autouse=True)

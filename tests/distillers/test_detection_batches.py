@@ -10,6 +10,7 @@ from mmengine.logging import MessageHub
 from mmengine.registry import init_default_scope
 
 from mmlckd.registry import MODELS
+from mmlckd.taps import FeatureTap
 
 
 @pytest.fixture
@@ -58,6 +59,32 @@ def step(model, sizes, num_items):
 def test_images_of_different_sizes_are_padded_together(detector):
     data, _, _ = step(detector(), [(64, 96), (80, 48)], [2, 1])
     assert tuple(data['inputs'].shape[2:]) == (96, 96)  # the larger of each side, up to a multiple of 32
+
+
+def test_a_teacher_that_preprocesses_differently_sees_its_own_batch(detector):
+    from mmdet.testing import demo_mm_inputs
+
+    model = detector()
+    teacher = model.distiller.teacher
+    theirs = MODELS.build(
+        dict(
+            type='DetDataPreprocessor',
+            mean=[103.5, 116.3, 123.7],
+            std=[1.0, 2.0, 3.0],
+            bgr_to_rgb=not getattr(model.data_preprocessor, '_channel_conversion', False),
+            pad_value=5,
+            pad_size_divisor=32,
+        )
+    )
+    teacher.model.data_preprocessor = theirs
+    teacher.prepare(teacher.taps, model, (3, 16, 16))
+    data = demo_mm_inputs(2, [[3, 64, 96], [3, 80, 48]], num_items=[2, 1], num_classes=3)
+    ours, expected = (side(copy.deepcopy(data), True) for side in (model.data_preprocessor, theirs))
+    found = teacher(ours['inputs'], ours['data_samples'])
+    with FeatureTap(teacher.model, teacher.taps) as feats, torch.no_grad():
+        teacher.model(expected['inputs'], expected['data_samples'], mode='tensor')
+    for tap in teacher.taps:
+        torch.testing.assert_close(found[tap], feats[tap], rtol=1e-3, atol=1e-2)
 
 
 @pytest.mark.parametrize('num_items', [[0, 2], [0, 0]])

@@ -206,7 +206,7 @@ def test_tokens_are_positions(kind):
 def test_tokens_of_unequal_number_are_refused():
     student, teacher = maps(0, (2, 16, 3)), maps(1, (2, 9, 3))
     with pytest.raises(
-        ValueError, match='maps of 16 and 9 positions meet, and tokens cannot be pooled: name their `grid`'
+        ValueError, match="maps of 16 and 9 positions meet, and tokens cannot be pooled: set grid='auto' on their taps"
     ):
         AttentionTransferLoss()(student, teacher)
     with pytest.raises(ValueError, match='maps of 16 and 9 positions meet'):

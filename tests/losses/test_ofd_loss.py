@@ -8,10 +8,11 @@ import pytest
 import torch
 from scipy import integrate
 from scipy.stats import norm as normal
+from short_run import distillation
 from torch import nn
 
 from mmlckd.losses import OFDLoss
-from mmlckd.losses.ofd_loss import relu_margin
+from mmlckd.losses.margins import BATCHES, MeasuredMargin, relu_margin
 from mmlckd.taps import Tap
 
 
@@ -101,14 +102,22 @@ def test_margins_of_the_tapped_batch_norm_or_of_a_named_one():
         loss.attach(Teacher(), [Tap(tap)])
         # S = 0 and T' = max(-9, m) with m = -sqrt(2 / pi): both of 2 channels give 2 / pi
         assert loss([feats], [feats - 9]).item() == pytest.approx(2 * 2 / math.pi, rel=1e-6)
-        assert not list(loss.modules())[1:] and not loss.state_dict()
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in loss.modules()) and not loss.state_dict()
 
 
 @pytest.mark.parametrize(
     'arguments, taps, message',
     [
-        ({}, ['conv'], "'conv' is no affine batch norm of the teacher"),
-        (dict(margins_from=['none']), ['conv'], "'none' is no affine batch norm"),
+        (
+            dict(margins_from=['conv']),
+            ['conv'],
+            "margins_from has 'conv', which is no affine batch norm of the teacher",
+        ),
+        (
+            dict(margins_from=['none']),
+            ['bn'],
+            'or leave margins_from out to measure the margins on the first 20 batches',
+        ),
         (dict(margins_from=['bn', 'bn']), ['conv'], 'names 2 batch norms for 1 taps'),
     ],
 )
@@ -163,5 +172,144 @@ def test_margin_of_a_blocks_sum_is_its_last_batch_norms():
     loss.attach(teacher, [Tap('0.relu', io='input')])
     # bn2's s = 2: T' = m = -2 sqrt(2 / pi), so both of 2 channels give 4 * 2 / pi
     assert loss([feats], [feats - 99]).item() == pytest.approx(2 * 4 * 2 / math.pi, rel=1e-6)
-    with pytest.raises(ValueError, match="'0.conv' is no affine batch norm"):
-        OFDLoss().attach(teacher, [Tap('0.conv')])  # an output beside a batch norm is not that norm's
+    beside = OFDLoss()
+    beside.attach(teacher, [Tap('0.conv')])  # an output beside a batch norm is not that norm's
+    beside.check_channels([2])
+    assert list(beside.measured) == ['0']
+
+
+# Margins that are measured
+
+
+def measuring(channels=2, taps=('conv',)):
+    loss = OFDLoss()
+    loss.attach(Teacher(), [Tap(tap) for tap in taps])
+    loss.check_channels([channels] * len(taps))
+    return loss.train()
+
+
+def test_measured_margins_are_the_mean_of_the_negative_values():
+    torch.manual_seed(0)
+    batches = list(torch.randn(3, 4, 2, 3, 5))
+    batches[1][:, 1] = batches[1][:, 1].abs()  # no negative value of that channel in this batch
+    batches[2][0, 0, 0, :2] = torch.tensor([float('nan'), -float('inf')])
+    margin = MeasuredMargin(2)
+    for count in (1, 2, 3):
+        found = margin(batches[count - 1])
+        values = torch.cat(batches[:count]).transpose(0, 1).flatten(1)
+        expected = [values[c][(values[c] < 0) & values[c].isfinite()].mean() for c in (0, 1)]
+        torch.testing.assert_close(found, torch.stack(expected))
+    torch.testing.assert_close(margin(-torch.ones(1, 2, 1, 1)), (margin.total / margin.count))
+    assert MeasuredMargin(2)(torch.ones(1, 2, 1, 1)).tolist() == [0, 0]  # nothing negative
+
+
+def test_a_normal_teachers_margins_are_what_its_batch_norm_says():
+    torch.manual_seed(0)
+    margin = MeasuredMargin(2)
+    for _ in range(BATCHES):
+        found = margin(torch.randn(16, 2, 7, 7) * torch.tensor([1.0, 0.5]).view(2, 1, 1) + 0.2)
+    # 15,680 values a channel, at least a third of them negative: 0.6 / sqrt(5000) is 0.9 % of the standard deviation
+    torch.testing.assert_close(found, relu_margin(batch_norm([1.0, 0.5], [0.2, 0.2])), rtol=0.05, atol=0)
+
+
+def test_measuring_ends():
+    margin = MeasuredMargin(1)
+    for step in range(BATCHES):
+        assert margin(torch.full((1, 1, 1, 1), -1.0 - step)).item() == -1 - step / 2  # mean of 1 .. 1 + step
+    last = margin(torch.full((1, 1, 1, 1), -99.0))
+    assert last.item() == -1 - (BATCHES - 1) / 2
+
+
+def test_evaluation_moves_no_margin():
+    margin = MeasuredMargin(1).eval()
+    assert margin(torch.full((1, 1, 1, 1), -3.0)).item() == -3  # nothing measured yet: the batch's own
+    assert margin.batches == 0
+    margin.train()(torch.full((1, 1, 1, 1), -5.0))
+    assert margin.eval()(torch.full((1, 1, 1, 1), -3.0)).item() == -5
+
+
+def test_measured_margins_go_on_where_a_checkpoint_ends():
+    torch.manual_seed(0)
+    batches = torch.randn(BATCHES + 2, 2, 2, 3, 3)
+    whole, before, after = measuring(), measuring(), measuring()
+    student = torch.randn(2, 2, 3, 3)
+    expected = [whole([student], [batch]).item() for batch in batches]
+    found = [before([student], [batch]).item() for batch in batches[:7]]
+    after([student], [batches[9]])  # as a run's first step before a checkpoint is loaded would
+    after.load_state_dict(before.state_dict(), strict=True)
+    assert found + [after([student], [batch]).item() for batch in batches[7:]] == expected
+    assert len(set(expected)) == len(batches)
+
+
+def test_a_resumed_run_ends_as_the_whole_one(classification, tmp_path, monkeypatch):
+    monkeypatch.setattr('time.sleep', lambda seconds: None)  # MMEngine waits where it looks for its place in the data
+
+    def run(folder, iters, resume=False):
+        losses = dict(ofd=dict(type='mmlckd.OFDLoss', connectors=True, loss_weight=1e-3))
+        runner = distillation(classification, tmp_path / folder, [], iters=iters, resume=resume, losses=losses)
+        runner.train()
+        return runner.model.state_dict()
+
+    whole = run('whole', 5)
+    run('cut', 2)
+    resumed = run('cut', 5, resume=tmp_path / 'cut' / 'iter_2.pth')
+    assert resumed['distiller.losses.ofd.measured.0.batches'] == 5
+    assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_processes_measure_together(monkeypatch):
+    other = MeasuredMargin(1)
+    there = torch.full((1, 1, 1, 1), -4.0)
+    other(there)
+    sums = iter([other.total.clone(), other.count.clone()])
+    monkeypatch.setattr('mmlckd.losses.margins.all_reduce', lambda tensor: tensor.add_(next(sums)))
+    assert MeasuredMargin(1)(torch.full((1, 1, 1, 1), -2.0)).item() == -3  # of -4 there and -2 here
+
+
+def test_measured_and_known_margins_stand_side_by_side(monkeypatch):
+    said = []
+    monkeypatch.setattr('mmlckd.losses.ofd_loss.print_log', lambda message, logger, level: said.append(message))
+    loss = measuring(taps=('bn', 'conv'))
+    assert said == [
+        'OFDLoss measures the margins of conv on the first 20 training batches, since no batch norm of the teacher '
+        'gives these maps'
+    ]
+    feats = torch.full((1, 2, 1, 1), -9.0)
+    known, measured = loss.targets([feats, feats])
+    assert known.flatten().tolist() == pytest.approx([-math.sqrt(2 / math.pi)] * 2)
+    assert measured.flatten().tolist() == [-9, -9]
+    assert not loss.warnings(['first', 'second'], [feats.shape] * 2)
+    assert not measuring(taps=('bn',)).state_dict()  # as in every version before
+
+
+def test_a_map_after_its_relu_is_named():
+    loss = measuring()
+    loss([torch.ones(1, 2, 1, 1)], [torch.ones(1, 2, 1, 1)])
+    assert 'map for there has no negative value, so its margins are 0' in loss.warnings(['there'], [(1, 2, 1, 1)])[0]
+
+
+# Sum and mean over positions
+
+
+def test_the_mean_is_the_sum_over_the_positions():
+    torch.manual_seed(0)
+    student, teacher = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
+    margin = -torch.rand(3)
+    total, mean = (with_margins([margin], reduction=name)([student], [teacher]) for name in ('sum', 'mean'))
+    assert mean.item() == pytest.approx(total.item() / 20)
+    larger = (feat.repeat(1, 1, 3, 2) for feat in (student, teacher))  # the same values on six times the positions
+    assert with_margins([margin], reduction='mean')(*([feat] for feat in larger)).item() == pytest.approx(mean.item())
+    with pytest.raises(ValueError, match="reduction is 'max': choose 'sum' or 'mean'"):
+        OFDLoss(reduction='max')
+
+
+@pytest.mark.parametrize('reduction', ['sum', 'mean'])
+def test_tokens_are_positions(reduction):
+    torch.manual_seed(0)
+    student, teacher = (torch.randn(2, 3, 2, 3, dtype=torch.float64, requires_grad=i == 0) for i in (0, 1))
+    margin = torch.tensor([-0.5, -1.0, 0.0])
+    of_maps = with_margins([margin], reduction=reduction)([student], [teacher])
+    of_tokens = with_margins([margin], reduction=reduction)([student.flatten(2).mT], [teacher.flatten(2).mT])
+    assert of_tokens.item() == pytest.approx(of_maps.item())
+    ours, theirs = (torch.autograd.grad(loss, student)[0] for loss in (of_tokens, of_maps))
+    torch.testing.assert_close(ours, theirs)

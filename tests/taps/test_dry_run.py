@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 import torch
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmlckd.config import bare_model, read_config
 from mmlckd.registry import MODELS
-from mmlckd.taps import ForwardFailed, Tap, TapError, dry_run, host_of, input_shapes
-from mmlckd.taps.dry_run import SIZES
+from mmlckd.taps import ForwardFailed, Tap, TapError, dry_run, host_of, input_shapes, parse_taps
+from mmlckd.taps.input_shapes import SIZES
+
+
+@pytest.fixture
+def heard(monkeypatch):
+    sentences = []
+    module = import_module('mmlckd.taps.dry_run')  # the package has a function of that name
+    monkeypatch.setattr(module, 'print_log', lambda message, logger, level: sentences.append(message))
+    return sentences
 
 
 class Network(nn.Module):
@@ -38,7 +49,7 @@ class Network(nn.Module):
         return self.head(feat)
 
 
-@pytest.mark.parametrize('smallest', [0, 20, 100, 200])
+@pytest.mark.parametrize('smallest', [0, 20, 100, 200, 300, 500])
 def test_larger_sizes_are_tried_until_one_works(smallest):
     network = Network(smallest=smallest, mean=3)
     run = dry_run(network, [Tap('stem')], None, 'student')
@@ -69,9 +80,26 @@ def test_channels_are_the_data_preprocessors():
 def test_a_failure_after_the_last_tap_is_none():
     network = Network(smallest_to_end=999, mean=3)
     run = dry_run(network, [Tap('stem')], None, 'student')
+    assert max(network.seen) == (3, 224, 224)  # larger sizes are for networks that take none of these
     assert not run.complete and run.shapes == {Tap('stem'): (1, 4, 16, 16)} and run.last_calls == {Tap('stem'): 0}
     with pytest.raises(ForwardFailed, match='too small for the head'):
         dry_run(network, [Tap('head')], None, 'student')
+
+
+def test_a_wrong_call_is_not_tried_at_other_sizes():
+    class NeedsSamples(Network):
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            feat = self.stem(inputs)
+            self.seen.append(inputs.shape[-1])
+            return self.head(feat, *data_samples)  # as mmseg's Mask2Former
+
+    network = NeedsSamples(mean=3)
+    with pytest.raises(
+        ForwardFailed, match="TypeError.*mode 'tensor' does not get to all taps, so tap modules that come"
+    ):
+        dry_run(network, [Tap('head')], None, 'student')
+    assert network.seen == [16]
+    assert dry_run(network, [Tap('stem')], None, 'student').shapes
 
 
 def test_a_size_at_which_all_goes_well_is_preferred():
@@ -112,8 +140,8 @@ def test_a_grid_finds_its_size():
     network = Tokens()
     assert dry_run(network, [Tap('body', grid=(8, 8))], None, 'student').input_shape == (3, 32, 32)
     assert network.seen == [16, 32]
-    with pytest.raises(ForwardFailed, match=r'GridError: tap body has grid=\(99, 99\)'):
-        dry_run(Tokens(), [Tap('body', grid=(99, 99))], None, 'student')
+    with pytest.raises(ForwardFailed, match=r'GridError: tap body has grid=\(300, 300\)'):
+        dry_run(Tokens(), [Tap('body', grid=(300, 300))], None, 'student')
     with pytest.raises(TapError, match='fewer class tokens than the 4 of the grid'):
         Tap('body', grid=(2, 2)).select(torch.zeros(1, 16, 8))  # tokens of a larger image
 
@@ -170,10 +198,10 @@ def test_which_tensor_is_meant(tap, value):
 @pytest.mark.parametrize(
     'tap, message',
     [
-        (dict(module='two'), 'gives a sequence of 2: name one with dict'),
+        (dict(module='two'), 'gives a sequence of 2 .0: one tensor .1, 3, 16, 16., 1: one'),
         (dict(module='two', index=2), 'has index=2 and its module gives 2 elements'),
-        (dict(module='several', io='input'), 'gives a sequence of 2: name one with dict'),
-        (dict(module='several', io='input', index=2), 'has index=2 and its module gives 2 elements'),
+        (dict(module='several', io='input'), 'gives a sequence of 2 .0: one tensor'),
+        (dict(module='several', io='input', index=2), 'has index=2 and its module takes 2 elements'),
         (dict(module='several', index=1), 'gives a tuple, not a tensor'),
         (dict(module='none', io='input'), 'takes no argument: tap the output'),
     ],
@@ -187,13 +215,39 @@ def test_no_tensor_is_guessed(tap, message):
 
 
 CONFIGS = {
-    'GFL': ('mmdet::gfl/gfl_r50_fpn_1x_coco.py', ['backbone.layer1', 'bbox_head.gfl_cls'], (3, 16, 16)),
+    'GFL': (
+        'mmdet::gfl/gfl_r50_fpn_1x_coco.py',
+        ['backbone.layer1', dict(module='bbox_head.gfl_cls', call='all')],
+        (3, 16, 16),
+    ),
     'DETR': ('mmdet::detr/detr_r50_8xb2-150e_coco.py', ['backbone.layer4', 'encoder'], (3, 16, 16)),
     'YOLOX': ('mmdet::yolox/yolox_tiny_8xb8-300e_coco.py', ['backbone.stage4'], (3, 32, 32)),
     'Swin': (
         'mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py',
         ['backbone.patch_embed.projection', 'backbone.norm3', 'head.fc'],
         (3, 224, 224),
+    ),
+    'SSD': ('mmdet::ssd/ssd300_coco.py', ['backbone.features.22', 'bbox_head.cls_convs.0'], (3, 320, 320)),
+    'FCOS': (
+        'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+        ['backbone.layer2', dict(module='bbox_head.conv_cls', call='all')],
+        (3, 16, 16),
+    ),
+    'Mask2Former': ('mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py', ['backbone.layer2'], (3, 16, 16)),
+    'Deformable DETR': (
+        'mmdet::deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
+        ['backbone.layer2'],
+        (3, 16, 16),
+    ),
+    'Mask2Former of mmseg': (
+        'mmseg::mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024.py',
+        ['backbone.layer2'],
+        (3, 16, 16),
+    ),
+    'Swin stages of mmdet': (
+        'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py',
+        [dict(module='backbone.stages.0', index=2, grid='auto')],
+        (3, 16, 16),
     ),
     'Inception': ('mmpretrain::inception_v3/inception-v3_8xb32_in1k.py', ['backbone.Mixed_7c'], (3, 128, 128)),
 }
@@ -204,9 +258,179 @@ def test_networks_of_the_hosts(path, taps, shape):
     scope = path.partition(':')[0]
     __import__(f'{scope}.models')
     init_default_scope(scope)
-    model = MODELS.build(bare_model(read_config(path)))
-    run = dry_run(model, [Tap(tap) for tap in taps], None, 'student', trained=True)
-    assert run.input_shape == shape and set(run.shapes) == {Tap(tap) for tap in taps}
+    config = bare_model(read_config(path))
+    config.backbone.pop('init_cfg', None)
+    model = revert_sync_batchnorm(MODELS.build(config))
+    taps = parse_taps(taps, model, 'student')
+    run = dry_run(model, taps, None, 'student', trained=True)
+    assert run.input_shape == shape and list(run.shapes) == taps
+
+
+def test_a_tap_is_no_single_level_unless_it_says_which():
+    __import__('mmdet.models')
+    init_default_scope('mmdet')
+    model = MODELS.build(bare_model(read_config('mmdet::retinanet/retinanet_r18_fpn_1x_coco.py')))
+    for path in ('bbox_head.retina_cls', 'bbox_head.cls_convs.0.activate'):  # with weights and without
+        message = (
+            rf"student's tap {path} is for the last of 5 calls, which give maps of different sizes \(2 x 2, 1 x 1.*\): "
+            "set call='all' to compare them all, or the number of one"
+        )
+        with pytest.raises(TapError, match=message):
+            dry_run(model, [Tap(path)], None, 'student', trained=True)
+        taps = parse_taps([dict(module=path, call='all')], model, 'student')
+        assert taps == [Tap(path, call=level) for level in range(5)]
+    # 128 px over strides 8 to 128; 80 classes x 9 anchors, or the head's 256 channels
+    shapes = dry_run(
+        model, parse_taps([dict(module='bbox_head.retina_cls', call='all')], model, 'x'), (3, 128, 128), 'x'
+    )
+    assert list(shapes.shapes.values()) == [(1, 720, 128 // stride, 128 // stride) for stride in (8, 16, 32, 64, 128)]
+
+
+class OneBlock(nn.Module):
+    """A bottleneck with a stride, whose one ReLU fires at two sizes, and a ReLU of the network's own that does too."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Module()
+        self.backbone.relu = nn.ReLU()
+        self.backbone.block = nn.Module()
+        self.backbone.block.conv, self.backbone.block.relu = nn.Conv2d(3, 3, 1, 2), nn.ReLU()
+        self.backbone.block.forward = self._block
+
+    def _block(self, feat):
+        block = self.backbone.block
+        return block.relu(block.conv(block.relu(feat)))
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        return self.backbone.relu(self.backbone.block(self.backbone.relu(inputs)))
+
+
+def test_one_activation_of_a_block_may_fire_at_two_sizes():
+    tap = Tap('backbone.block.relu', io='input')
+    run = dry_run(OneBlock(), [tap], None, 'student', trained=True)
+    assert run.shapes[tap] == (1, 3, 8, 8) and run.last_calls[tap] == 1  # as RegNet's stages of one block
+    with pytest.raises(TapError, match='backbone.relu is for the last of 2 calls'):
+        dry_run(OneBlock(), [Tap('backbone.relu')], None, 'student')
+
+
+def test_calls_that_cannot_be_counted_are_to_be_named():
+    with pytest.raises(
+        ValueError, match=r'no forward shows how many there are: give a tap for each, call=0, .*too small'
+    ):
+        parse_taps([dict(module='stem', call='all')], Network(smallest=999), 'student')
+
+
+class TwoModes(nn.Module):
+    """Gives a tuple in training and its last element in evaluation, as DDRNet does; ``wide`` is of other channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = Taker()
+        self.wide = Taker()
+        self.last = nn.Identity()
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        feat = inputs * self.backbone.weight
+        self.wide(feat if self.training else feat.repeat(1, 2, 1, 1))
+        outputs = self.backbone(feat, feat + 1) if self.training else self.last(feat)
+        return outputs
+
+
+def test_a_students_maps_are_those_of_training_mode():
+    model = TwoModes()
+    run = dry_run(model, [Tap('backbone', index=1), Tap('wide')], None, 'student', trained=True)
+    assert [run.channels(tap) for tap in run.shapes] == [3, 3] and run.shapes[Tap('wide')] == (1, 3, 16, 16)
+    assert dry_run(model, [Tap('wide')], None, 'teacher').channels(Tap('wide')) == 6
+    with pytest.raises(TapError, match='in training mode tap backbone gives a sequence of 2 .0: one tensor'):
+        dry_run(model, [Tap('backbone')], None, 'student', trained=True)
+    with pytest.raises(ValueError, match="teacher's tap backbone never fires"):
+        dry_run(model, [Tap('backbone')], None, 'teacher')
+
+
+@pytest.mark.parametrize('name', ['ddrnet', 'pidnet'])
+def test_segmentors_that_return_more_in_training(name):
+    __import__('mmseg.models')
+    init_default_scope('mmseg')
+    path = dict(
+        ddrnet='ddrnet/ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024.py',
+        pidnet='pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes.py',
+    )[name]
+    config = bare_model(read_config(f'mmseg::{path}'))
+    config.backbone.pop('init_cfg', None)
+    model = revert_sync_batchnorm(MODELS.build(config))
+    with pytest.raises(TapError, match='in training mode tap backbone gives a sequence of'):
+        dry_run(model, [Tap('backbone')], None, 'student', trained=True)
+    assert dry_run(model, [Tap('backbone')], None, 'teacher').shapes
+    assert dry_run(model, [Tap('backbone', index=1)], None, 'student', trained=True).shapes
+
+
+def test_frozen_taps_are_named_at_the_start(heard):
+    from mmpretrain.models import ResNet
+
+    model = Network()
+    model.backbone = ResNet(18, frozen_stages=1)
+    model.forward = lambda inputs, data_samples=None, mode='tensor': model.backbone(inputs)
+    taps = [Tap('backbone.layer1'), Tap('backbone.layer2')]
+    run = dry_run(model, taps, None, 'student', trained=True)
+    assert run.frozen == taps[:1]
+    sentence = "student's weights are frozen up to backbone.layer1 (backbone.frozen_stages=1), so losses there train"
+    assert len([line for line in heard if sentence in line]) == 1
+    assert not dry_run(model, taps, None, 'teacher').frozen
+    model.stem.requires_grad_(False)
+    model.forward = lambda inputs, data_samples=None, mode='tensor': model.stem(inputs)
+    model.backbone.frozen_stages = -1
+    assert dry_run(model, [Tap('stem')], None, 'student', trained=True).frozen == [Tap('stem')]
+    assert 'up to stem (requires_grad=False)' in heard[-1]
+
+
+class Weightless(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.pool = nn.AvgPool2d(2)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        return self.pool(inputs)
+
+
+def test_a_network_without_parameters():
+    assert dry_run(Weightless(), [Tap('pool')], None, 'student', trained=True).shapes == {Tap('pool'): (1, 3, 8, 8)}
+
+
+def test_heads_do_not_run_where_only_backbone_and_neck_are_tapped():
+    class Detector(Network):
+        def __init__(self):
+            super().__init__()
+            self.backbone, self.neck, self.unused = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 5, 1), nn.Identity()
+
+        def extract_feat(self, inputs):
+            return self.neck(self.backbone(inputs))
+
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            raise AssertionError('needs samples')
+
+    taps = [Tap('backbone'), Tap('neck')]
+    for trained in (False, True):
+        run = dry_run(Detector(), taps, None, 'student', trained)
+        assert run.complete and run.shapes[taps[1]] == (1, 5, 16, 16)
+    with pytest.raises(ForwardFailed, match='needs samples'):
+        dry_run(Detector(), [*taps, Tap('head')], None, 'student')
+
+
+@pytest.mark.parametrize('square', [True, False])
+@pytest.mark.parametrize('side, trained', [('student', True), ('teacher', False)])
+def test_class_tokens_are_said(heard, side, trained, square):
+    class ClassToken(Tokens):
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            tokens = self.patches(inputs).flatten(2).mT
+            return self.body(torch.cat([tokens[:, :1], tokens], 1))
+
+    network = ClassToken()
+    network.backbone = network.patches  # where the size of the image is read
+    tap = Tap('body', grid='auto')
+    run = dry_run(network, [tap], (3, 16, 16 if square else 40), side, trained)
+    assert run.shapes[tap] == (1, 8, 4, 4 if square else 10) and run.class_tokens == {tap: 1}
+    message = f"the {side}'s tap body lays its tokens out on 4 x {4 if square else 10} positions without the first 1"
+    assert any(message in line for line in heard)
 
 
 def test_a_users_subclass_of_a_detector_is_a_detector():

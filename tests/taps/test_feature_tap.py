@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmlckd.taps import EverythingTapped, FeatureTap, Tap, dry_run, parse_taps
+from mmlckd.taps import EverythingTapped, FeatureTap, GridError, Tap, TapError, dry_run, parse_taps
 
 
 class Twice(nn.Module):
@@ -46,11 +46,26 @@ def test_calls_are_told_apart():
     assert torch.equal(collect(model, Tap('relu', io='input', call=1)), first + 2)
 
 
-def test_element_of_a_tuple_is_named_by_index():
+def test_the_one_tensor_of_a_tuple_is_meant():
     model = Twice()
-    assert collect(model, Tap('pair', index=0)).shape == (1, 4)
-    with pytest.raises(ValueError, match=r"sequence of 2: name one with dict\(module='pair', index"):
-        collect(model, Tap('pair'))
+    assert torch.equal(collect(model, Tap('pair')), collect(model, Tap('pair', index=0)))
+    with pytest.raises(ValueError, match='tap pair .index=1. gives a str, not a tensor'):
+        collect(model, Tap('pair', index=1))
+
+
+@pytest.mark.parametrize(
+    'value, kinds',
+    [
+        ((torch.zeros(1, 4), torch.zeros(1, 8, 2, 2)), r'0: one tensor \(1, 4\), 1: one tensor \(1, 8, 2, 2\)'),
+        ([torch.zeros(1, 4), 'label', torch.zeros(2)], r'0: one tensor \(1, 4\), 1: a str, 2: one tensor \(2,\)'),
+        ((1, (2, 3)), '0: a int, 1: a tuple'),
+    ],
+)
+def test_a_sequence_is_shown_with_the_shapes_of_its_elements(value, kinds):
+    with pytest.raises(
+        TapError, match=rf"gives a sequence of {len(value)} \({kinds}\): name one with dict\(module='x'"
+    ):
+        Tap('x').select(value)
 
 
 def test_hooks_are_gone_afterwards():
@@ -151,6 +166,57 @@ def test_grid_lays_tokens_out_and_drops_the_class_token():
     assert torch.equal(feat[:, :, 0, 1], tokens[:, 2])  # row 0, column 1 is the second patch
     with pytest.raises(ValueError, match='N >= H'):
         Tap('x', grid=(3, 3)).select(tokens)
+
+
+def rows(count, width=3):
+    """Tokens (2, count, width), told apart by their numbers."""
+    return torch.arange(count, dtype=torch.float32).view(1, count, 1).expand(2, count, width)
+
+
+@pytest.mark.parametrize(
+    'count, size, grid',
+    [
+        (196, (224, 224), (14, 14)),
+        (197, (224, 224), (14, 14)),  # a class token
+        (198, (224, 224), (14, 14)),  # DeiT's two
+        (261, (224, 224), (16, 16)),  # DINOv2's class token and four registers, patches of 14 px
+        (16 * 24 + 1, (256, 384), (16, 24)),
+        (50 * 83 + 1, (800, 1333), (50, 83)),  # rounded down: 1333 / 16 = 83.3
+        (50 * 84, (800, 1333), (50, 84)),  # rounded up
+        (200 * 334, (800, 1333), (200, 334)),  # 1333 / 4 = 333.25, padded
+        (4151, None, None),  # 64 * 64 = 4096 is 55 tokens less
+        (5, None, (2, 2)),
+        (1, None, (1, 1)),
+    ],
+)
+def test_the_grid_follows_the_size_of_the_image(count, size, grid):
+    tap = Tap('x', grid='auto')
+    if grid is None:
+        with pytest.raises(GridError, match='its 4151 tokens are no grid of a square image, with or without class'):
+            tap.select(rows(count), size)
+        return
+    feat = tap.select(rows(count), size)
+    assert feat.shape[2:] == grid
+    assert feat[0, 0].flatten().tolist() == list(range(count))[count - grid[0] * grid[1] :]
+
+
+@pytest.mark.parametrize('beside, grid', [((4, 6), (4, 6)), ([6, 4], (6, 4)), ((5, 6), None), ('label', None)])
+def test_a_grid_beside_the_tokens_is_theirs(beside, grid):
+    tokens, tap = rows(24), Tap('x', grid='auto')
+    if grid is None:  # it does not fit the tokens, which are no grid of a square image
+        with pytest.raises(GridError):
+            tap.select((tokens, beside))
+        return
+    assert tap.select((tokens, beside)).shape[2:] == grid
+    assert Tap('x', index=1, grid='auto').select((rows(6), tokens, beside)).shape[2:] == grid
+    assert Tap('x', io='input', grid='auto').select_input((tokens, beside)).shape[2:] == grid
+
+
+def test_maps_need_no_grid():
+    feat = torch.zeros(1, 3, 4, 6)
+    assert Tap('x', grid='auto').select(feat) is feat
+    with pytest.raises(TapError, match="grid='auto' and gives .1, 3.: tokens"):
+        Tap('x', grid='auto').select(torch.zeros(1, 3))
 
 
 def test_a_preset_may_stand_in_a_list():

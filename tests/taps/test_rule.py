@@ -10,7 +10,7 @@ from conftest import _classification, _segmentation
 from mmengine.registry import init_default_scope
 
 from mmlckd.registry import MODELS
-from mmlckd.taps import Place, Tap, auto_pairs, find_places, logits_pair, pair_places
+from mmlckd.taps import Place, Tap, auto_pairs, find_places, output_pairs, pair_places
 from mmlckd.taps.rule import BRANCHES
 
 PATCH16 = dict(type='VisionTransformer', arch='deit-tiny', img_size=64, patch_size=16)
@@ -156,7 +156,7 @@ def test_logits_of_classifiers(kind):
     head, path = HEADS[kind]
     both = [classifier(dict(type='ResNet', depth=18)), classifier(dict(type='ResNet', depth=18))]
     both[0].head = MODELS.build(dict(dict(type='LinearClsHead', num_classes=5, in_channels=4), **head))
-    assert logits_pair(*both) == (Tap(path), Tap('head.fc'))
+    assert output_pairs(*both) == [(Tap(path), Tap('head.fc'))]
 
 
 def test_logits_of_other_classes_or_without_a_layer_are_refused():
@@ -172,8 +172,8 @@ def test_logits_of_other_classes_or_without_a_layer_are_refused():
 def test_logits_of_segmentors_need_one_size():
     init_default_scope('mmseg')
     student, teacher = (MODELS.build(_segmentation(depth)) for depth in (18, 34))
-    assert logits_pair(student, teacher) == (Tap('decode_head.conv_seg'), Tap('decode_head.conv_seg'))
+    assert output_pairs(student, teacher) == [(Tap('decode_head.conv_seg'), Tap('decode_head.conv_seg'))]
     coarse = segmentor(dict(type='ResNet', depth=18, out_indices=(3,)))
     coarse.decode_head = MODELS.build(dict(type='FCNHead', in_channels=512, channels=4, num_classes=3, in_index=0))
     with pytest.raises(ValueError, match='give heads of equal output size'):
-        logits_pair(student, coarse)
+        output_pairs(student, coarse)

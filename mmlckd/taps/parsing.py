@@ -1,0 +1,66 @@
+"""Taps of a network as a config names them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from .dry_run import ForwardFailed, dry_run
+from .tap import Tap
+
+
+def parse_taps(spec: str | Sequence, model: nn.Module, side: str) -> list[Tap]:
+    """Taps of one network, checked against its modules.
+
+    Args:
+        spec: A list of tap specs, in which the preset 'resnet_preact' stands for the sums before the last ReLU of each
+            stage of an OpenMMLab ResNet backbone; or that preset alone. A spec with ``call='all'`` stands for one tap
+            for each call of its module in a forward.
+        model: The network.
+        side: 'student' or 'teacher', for messages.
+
+    Raises:
+        ValueError: A path that the network lacks (the closest ones are listed), an unknown preset, or no list; or no
+            forward shows how often a module fires.
+    """
+    if not isinstance(spec, (list, tuple)) and spec != 'resnet_preact':
+        raise ValueError(f"taps is {spec!r} for the {side}: give a list of module paths or the preset 'resnet_preact'")
+    taps = []
+    for item in [spec] if isinstance(spec, str) else spec:
+        taps += _resnet_preact(model, side) if item == 'resnet_preact' else [Tap.parse(item)]
+    paths = [path for path, _ in model.named_modules() if path]
+    for tap in taps:
+        if tap.module not in paths:
+            close = difflib.get_close_matches(tap.module, paths, n=3, cutoff=0.3)
+            known = ', '.join(map(repr, close)) or 'none'
+            raise ValueError(f'the {side} has no module {tap.module!r} to tap: the closest are {known}')
+    return [each for tap in taps for each in _each_call(tap, model, side)]
+
+
+def _each_call(tap: Tap, model: nn.Module, side: str) -> list[Tap]:
+    if tap.call != 'all':
+        return [tap]
+    first = replace(tap, call=0)
+    try:
+        count = dry_run(model, [first], None, side).last_calls[first] + 1
+    except ForwardFailed as error:
+        raise ValueError(
+            f"the {side}'s tap {tap} is for every call, and no forward shows how many there are: give a tap for each, "
+            f'call=0, call=1 and so on ({error.__cause__})'
+        ) from error
+    return [replace(tap, call=number) for number in range(count)]
+
+
+def _resnet_preact(model: nn.Module, side: str) -> list[Tap]:
+    backbone = getattr(model, 'backbone', None)
+    if backbone is None or not hasattr(backbone, 'res_layers'):
+        raise ValueError(
+            f"taps is 'resnet_preact' and the {side}'s backbone is a {type(backbone).__name__}, no OpenMMLab ResNet: "
+            'list its module paths instead'
+        )
+    return [
+        Tap(f'backbone.{stage}.{len(getattr(backbone, stage)) - 1}.relu', io='input') for stage in backbone.res_layers
+    ]

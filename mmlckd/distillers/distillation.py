@@ -31,7 +31,7 @@ class Distillation(nn.Module):
     narrower one. Copies share them.
 
     Args:
-        student: The network to train.
+        student: The network that learns, see :func:`.learner_of`.
         teachers: Name to the spec of a teacher, see :class:`FrozenTeacher`. The name of the only one is 'teacher'.
         losses, taps, input_shape, view: See :class:`LipschitzDistiller`.
 
@@ -120,15 +120,8 @@ class Distillation(nn.Module):
         """The batch, and its second view where there is one.
 
         Raises:
-            ValueError: The inputs are not one tensor of images, or the second view is no batch like the first.
+            ValueError: The second view is no batch like the first.
         """
-        if not isinstance(inputs, Tensor):
-            parts = f' of {", ".join(map(repr, inputs))}' if isinstance(inputs, dict) else ''
-            raise ValueError(
-                f"the batch's inputs are a {type(inputs).__name__}{parts}, and distillation needs one tensor "
-                '(B, C, H, W): let data_preprocessor stack the images; batches of several views or branches '
-                '(self-supervised, semi-supervised) cannot be distilled'
-            )
         if self.view is None:
             return [inputs]
         with torch.no_grad():
@@ -152,9 +145,9 @@ class Distillation(nn.Module):
             del feats
         return targets
 
-    def tapped(self, student: nn.Module) -> FeatureTap:
-        """A context in which the student's forward leaves its tapped maps."""
-        return FeatureTap(student, self.student_taps, copy=self.overwritten)
+    def tapped(self, student: nn.Module, images: Tensor | None = None) -> FeatureTap:
+        """A context in which the student's forward leaves its tapped maps; of several forwards that of ``images``."""
+        return FeatureTap(student, self.student_taps, copy=self.overwritten, images=images)
 
     def tapped_second(self, student: nn.Module) -> FeatureTap:
         """The same for the second view, whose forward ends at the deepest tap that a loss looks at there."""

@@ -14,6 +14,7 @@ from mmlckd.checkpoints import install_safe_loader
 from mmlckd.compatibility import compiled_since_2_10, eagerly
 from mmlckd.registry import MODELS
 
+from .branches import learner_of, supervised_branch
 from .distillation import Distillation
 from .fields import check_fields, check_student, named_teachers
 from .loss_entry import LossEntry
@@ -86,7 +87,7 @@ class LipschitzDistiller(nn.Module):
             )
         check_student(student)
         assert losses is not None
-        distillation = Distillation(student, teachers, losses, taps, input_shape, view)
+        distillation = Distillation(learner_of(student), teachers, losses, taps, input_shape, view)
         student.__class__ = _distilled(cls, type(student))  # type: ignore[arg-type]  # classes are hashable
         student.distiller = distillation
         return cast(LipschitzDistiller, student)
@@ -102,14 +103,16 @@ class LipschitzDistiller(nn.Module):
     def _forward_distilled(self, inputs: Tensor, data_samples: list | None, mode: str, **kwargs) -> Any:
         if mode != 'loss':
             return super().forward(inputs, data_samples, mode=mode, **kwargs)
-        views = self.distiller.views_of(inputs, data_samples)
-        targets = self.distiller.targets(views, data_samples)
-        with self.distiller.tapped(self) as feats:
+        learner = learner_of(self)
+        images, samples = supervised_branch(self, inputs, data_samples)
+        views = self.distiller.views_of(images, samples)
+        targets = self.distiller.targets(views, samples)
+        with self.distiller.tapped(learner, None if learner is self else images) as feats:
             losses = dict(super().forward(inputs, data_samples, mode='loss', **kwargs))
         student_feats = [feats]
         for second in views[1:]:
-            with self.distiller.tapped_second(self) as feats:
-                eagerly(super().forward, second, data_samples, mode='tensor')
+            with self.distiller.tapped_second(learner) as feats:
+                eagerly(super().forward if learner is self else learner, second, samples, mode='tensor')
             student_feats.append(feats)
         # MMEngine calls the total `loss`. mmpretrain's heads call theirs so too, and would hide the total in the log.
         if 'loss' in losses:

@@ -29,6 +29,7 @@ class FeatureTap:
         last_calls: For each tap the number of its last call in such a forward. Where given, the forward is ended with
             :class:`EverythingTapped` (caught here) as soon as every tap has its tensor.
         copy: Taps whose tensor is overwritten in place later on, so that a copy is collected.
+        images: Where given, only the forward whose ``backbone`` takes this very tensor is collected from, of several.
 
     Attributes:
         maps: The tensors by tap.
@@ -40,12 +41,18 @@ class FeatureTap:
     """
 
     def __init__(
-        self, model: nn.Module, taps: Sequence[Tap], last_calls: dict[Tap, int] | None = None, copy: Sequence[Tap] = ()
+        self,
+        model: nn.Module,
+        taps: Sequence[Tap],
+        last_calls: dict[Tap, int] | None = None,
+        copy: Sequence[Tap] = (),
+        images: Tensor | None = None,
     ):
         self.model = model
         self.taps = list(dict.fromkeys(taps))
         self.last_calls = last_calls
         self.copy = set(copy)
+        self.images = images
         self.calls = Counter()
         self.maps: dict[Tap, Tensor] = {}
         self.size: tuple[int, int] | None = None
@@ -54,10 +61,12 @@ class FeatureTap:
         self.without_grad: set[Tap] = set()
         self._originals: dict[Tap, tuple[Tensor, int]] = {}  # with their version counters when they were collected
         self._handles = []
+        self._collecting = images is None
 
     def __enter__(self) -> FeatureTap:
         backbone = getattr(self.model, 'backbone', None)
-        if isinstance(backbone, nn.Module) and any(tap.grid == 'auto' for tap in self.taps):
+        wanted = self.images is not None or any(tap.grid == 'auto' for tap in self.taps)
+        if isinstance(backbone, nn.Module) and wanted:
             self._handles.append(backbone.register_forward_pre_hook(lambda module, args: self._see_images(args)))
         for tap in self.taps:
             module = self.model.get_submodule(tap.module)
@@ -102,10 +111,13 @@ class FeatureTap:
                 )
 
     def _see_images(self, args: tuple) -> None:
+        self._collecting = self.images is None or (len(args) > 0 and args[0] is self.images)
         if args and isinstance(args[0], Tensor) and args[0].dim() == 4:
             self.size = args[0].shape[2], args[0].shape[3]
 
     def _collect(self, tap: Tap, value: Any, select) -> None:
+        if not self._collecting:
+            return
         call = self.calls[tap]
         self.calls[tap] += 1
         if tap.call not in (-1, call):

@@ -168,36 +168,6 @@ def test_what_a_student_leaves_out_of_its_state_is_left_out():
     assert not hasattr(copy.deepcopy(model), 'scratch') and hasattr(model, 'scratch')
 
 
-def test_a_detector_with_a_teacher_of_its_own_is_not_shadowed():
-    from conftest import _detection
-    from mmengine.registry import init_default_scope
-
-    __import__('mmdet.models')
-    init_default_scope('mmdet')
-    student = dict(
-        type='SoftTeacher',
-        detector=_detection(18),
-        data_preprocessor=dict(type='MultiBranchDataPreprocessor', data_preprocessor=_detection(18).data_preprocessor),
-        semi_train_cfg=dict(freeze_teacher=True),
-        semi_test_cfg=dict(forward_on='student', predict_on='teacher'),
-    )
-    taps = dict(student=['student.backbone.layer3'], teacher=['backbone.layer3'])
-    model = MODELS.build(
-        dict(
-            type='mmlckd.LipschitzDistiller',
-            student=student,
-            teacher=dict(model=_detection(34)),
-            taps=taps,
-            losses=LOSSES,
-        )
-    )
-    assert type(model.teacher).__name__ == type(model.student).__name__ == 'FasterRCNN'
-    images = torch.zeros(1, 3, 64, 64)
-    batch = dict.fromkeys(('sup', 'unsup_teacher', 'unsup_student'), images)
-    with pytest.raises(ValueError, match="inputs are a dict of 'sup', 'unsup_teacher', 'unsup_student', and distil"):
-        model(batch, dict.fromkeys(batch), mode='loss')
-
-
 @pytest.mark.parametrize('inputs', [[torch.zeros(2, 3, 8, 8)] * 2, (torch.zeros(3, 8, 8),)])
 def test_batches_of_views_are_refused(inputs):
     with pytest.raises(ValueError, match=rf'inputs are a {type(inputs).__name__}, and distillation needs one tensor'):

@@ -14,7 +14,6 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 
 from mmlckd.distillers import LipschitzDistiller
-from mmlckd.registry import MODELS
 
 LOSSES = dict(kd=dict(type='mmlckd.AttentionTransferLoss', loss_weight=1.0))
 

@@ -44,8 +44,8 @@ def pixel_view(model: nn.Module, batches: list[dict]) -> PixelView:
     prepared = [model.data_preprocessor(batch, False) for batch in batches]
     first = prepared[0]['inputs'][:1].float()
     classifier = _is_classifier(model, first)
-    _, mean, std = Preprocessing.of(model.data_preprocessor)
-    mean, std = _per_channel(mean, 0.0, first), _per_channel(std, 1.0, first)
+    preprocessing = Preprocessing.of(model.data_preprocessor)
+    mean, std = _per_channel(preprocessing.mean, 0.0, first), _per_channel(preprocessing.std, 1.0, first)
 
     def function(pixels: Tensor) -> Tensor:
         x = (pixels - mean) / std

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,26 +12,28 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .hosts import host_of
-from .padding import image_area, is_padded
 
 
 class Preprocessing(NamedTuple):
-    """What a data preprocessor does to pixel values: channels flipped, then (x - mean) / std.
+    """What a data preprocessor does to pixel values: channels flipped, then (x - mean) / std, then borders filled.
 
-    ``mean`` and ``std`` are (C,) or (1,), on the CPU, or None where nothing is normalised.
+    ``mean`` and ``std`` are (C,) or (1,), on the CPU, or None where nothing is normalised. ``pad`` is the value that
+    borders are filled with; it is not normalised.
     """
 
     flip: bool
     mean: Tensor | None
     std: Tensor | None
+    pad: float = 0.0
 
     @classmethod
     def of(cls, module: nn.Module) -> Preprocessing:
-        module = _inner(module)
+        module = _unwrapped(module)
         flip = any(getattr(module, name, False) for name in ('to_rgb', '_channel_conversion', 'channel_conversion'))
+        pad = getattr(module, 'pad_value', 0.0)
         if not getattr(module, '_enable_normalize', False):
-            return cls(flip, None, None)
-        return cls(flip, module.mean.flatten().cpu(), module.std.flatten().cpu())
+            return cls(flip, None, None, pad)
+        return cls(flip, module.mean.flatten().cpu(), module.std.flatten().cpu(), pad)
 
     def affine(self, channels: int) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, (channels,) each; 0 and 1 where nothing is normalised."""
@@ -39,27 +43,28 @@ class Preprocessing(NamedTuple):
 
     def __str__(self) -> str:
         mean, std = ('none' if value is None else _numbers(value) for value in (self.mean, self.std))
-        return f'mean={mean}, std={std}, channels {"flipped" if self.flip else "as read"}'
+        return f'mean={mean}, std={std}, channels {"flipped" if self.flip else "as read"}, padded with {self.pad:g}'
 
 
 class InputAdapter:
     """Turn a batch preprocessed for the student into the batch that the teacher's own preprocessor would have made.
 
-    Both preprocessors are affine in the pixels, so the change is affine too, up to rounding. Batch augmentations have
-    happened by then, so the teacher sees the same pixels: random resizes, Mixup and CutMix are linear in the images.
-    Padded borders, which the samples' ``img_shape`` tells, get the value that the teacher's preprocessor pads with.
-    Where a padded batch is resized, the last row or column of an image may hold part of the student's padding.
+    Where both preprocess alike this is the identity. Otherwise both are affine in the pixels, so the change is
+    affine too, up to rounding. Padded borders get the teacher's ``pad_value``; they lie outside each sample's
+    ``img_shape``. The size of the batch stays the student's. A gray image is repeated to the teacher's channels, and a
+    colour image is averaged over its channels for a gray teacher.
 
-    A gray image is repeated to the teacher's channels, and a colour image is averaged over its channels for a gray
-    teacher. Where both preprocess alike, the batch is handed on as it is.
+    ``BatchSyncRandomResize`` blends image and border, and rounds ``img_shape`` down. After it, the pixels into which
+    both were blended are not exact, and a border of one pixel is taken as image.
 
     Args:
         student, teacher: The two data preprocessors.
         channels: Channels of the student's images and of the teacher's.
 
     Raises:
-        ValueError: Both have several channels and not as many. In training: images were padded and then mixed by one of
-            mmpretrain's batch augmentations, and the two preprocess differently.
+        ValueError: Both have several channels, and not as many.
+
+    Source: this project.
     """
 
     def __init__(self, student: nn.Module, teacher: nn.Module, channels: tuple[int, int] = (3, 3)):
@@ -71,14 +76,15 @@ class InputAdapter:
         (mean, std), (their_mean, their_std) = (side.affine(max(channels)) for side in (ours, theirs))
         if self.flip:
             mean, std = mean.flip(0), std.flip(0)
-        self.padding = _padding(teacher)
-        self.mixes = host_of(student) == 'mmpretrain' and getattr(student, 'batch_augments', None) is not None
         self.scale = self.shift = None
         if self.flip or not torch.equal(mean, their_mean) or not torch.equal(std, their_std):
             self.scale, self.shift = ((value / their_std).view(-1, 1, 1) for value in (std, mean - their_mean))
+        self.pad = theirs.pad
+        self.differs = self.scale is not None or ours.pad != theirs.pad
+        if self.differs:
             message = f'the batch is translated for the teacher: it expects {theirs}, and the student {ours}'
             print_log(message, 'current', logging.INFO)
-        self.pads_alike = self.scale is None and _padding(student) == self.padding
+        self.borders = Borders(student, f'teacher and student preprocess images differently ({theirs}; {ours})')
 
     def _check_channels(self) -> None:
         ours, theirs = self.channels
@@ -90,35 +96,92 @@ class InputAdapter:
         what = f'repeated to {theirs} channels' if ours == 1 else f'averaged over their {ours} channels'
         print_log(f"the student's images are {what} for the teacher", 'current', logging.INFO)
 
-    def __call__(self, inputs: Tensor, data_samples: list | None) -> Tensor:
-        """(B, C, H, W) for the student to (B, C', H, W) for the teacher."""
+    def __call__(self, inputs: Tensor, data_samples: Sequence | None) -> Tensor:
+        """(B, C, H, W) for the student to (B, C', H, W) for the teacher; ``inputs`` are not changed.
+
+        Raises:
+            ValueError: The two preprocess differently, and the samples do not tell where the images end.
+        """
+        sizes = self.borders.image_sizes(inputs, data_samples) if self.differs else []
         ours, theirs = self.channels
-        padded = not self.pads_alike and is_padded(inputs, data_samples)
-        if padded and self.mixes:
-            raise ValueError(
-                'images of different sizes were padded and then mixed by data_preprocessor.batch_augments, and teacher '
-                'and student preprocess differently: give all images one size, or both models the same '
-                'data_preprocessor'
-            )
-        area = image_area(inputs, data_samples) if padded else None
         if theirs > ours:
             inputs = inputs.expand(-1, theirs, -1, -1)
-        if self.scale is not None and self.shift is not None:
-            self.scale, self.shift = self.scale.to(inputs), self.shift.to(inputs)  # copied to the device once
-            inputs = (inputs.flip(1) if self.flip else inputs) * self.scale + self.shift
+        if self.scale is not None:
+            inputs = self._translated(inputs)
         if ours > theirs:
             inputs = inputs.mean(1, keepdim=True)
-        return inputs if area is None else inputs.where(area, self.padding)
+        padded = any(size != tuple(inputs.shape[2:]) for size in sizes)
+        return self._filled(inputs, sizes) if padded else inputs
+
+    def _translated(self, inputs: Tensor) -> Tensor:
+        assert self.scale is not None and self.shift is not None
+        self.scale, self.shift = self.scale.to(inputs), self.shift.to(inputs)  # copied to the device once
+        return (inputs.flip(1) if self.flip else inputs) * self.scale + self.shift
+
+    def _filled(self, inputs: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
+        """The host packages pad at the bottom and on the right."""
+        inputs = inputs.clone()
+        for image, (height, width) in zip(inputs, sizes):
+            image[:, height:] = self.pad
+            image[:, :, width:] = self.pad
+        return inputs
 
 
-def _inner(module: nn.Module) -> nn.Module:
-    """The preprocessor of images: mmdet's for several branches wraps it."""
+class Borders:
+    """Where the images of a preprocessed batch end and their padding begins.
+
+    Args:
+        student: The data preprocessor that makes the batches.
+        difference: Why this must be known; begins the messages.
+    """
+
+    def __init__(self, student: nn.Module, difference: str):
+        student = _unwrapped(student)
+        augments = getattr(student, 'batch_augments', None)
+        self.classifies = host_of(student) == 'mmpretrain'
+        self.divisor = getattr(student, 'pad_size_divisor', None) or 1
+        self.must_know = not self.classifies or self.divisor > 1
+        self.mixes = self.classifies and augments is not None  # Mixup, CutMix and ResizeMix join images of a batch
+        names = [type(augment).__name__ for augment in augments] if isinstance(augments, nn.ModuleList) else []
+        self.slack = 1 if 'BatchSyncRandomResize' in names else 0
+        self.difference = difference
+
+    def image_sizes(self, inputs: Tensor, data_samples: Sequence | None) -> list[tuple[int, int]]:
+        """(height, width) of each image of the batch (B, C, H, W), without its padding.
+
+        Raises:
+            ValueError: The samples do not tell, or what they tell does not fit the batch.
+        """
+        samples = data_samples if isinstance(data_samples, (list, tuple)) else ()
+        shapes = [sample.get('img_shape', None) if hasattr(sample, 'get') else None for sample in samples]
+        known = [shape for shape in shapes if shape is not None]
+        full = inputs.shape[2], inputs.shape[3]
+        if not len(known) == len(shapes) == len(inputs):
+            if self.must_know:
+                self._refuse('the samples have no `img_shape` that tells where the padding begins')
+            return [full] * len(inputs)
+        sizes = [(self._side(shape[0], full[0]), self._side(shape[1], full[1])) for shape in known]
+        self._check(sizes, full)
+        return sizes
+
+    def _side(self, side: int, full: int) -> int:
+        return full if 0 <= full - side <= self.slack else int(side)
+
+    def _check(self, sizes: list[tuple[int, int]], full: tuple[int, ...]) -> None:
+        largest = tuple(map(max, zip(*sizes)))
+        padded = tuple(math.ceil(side / self.divisor) * self.divisor for side in largest)
+        if max(largest[0] - full[0], largest[1] - full[1]) > 0 or (self.classifies and padded != full):
+            self._refuse(f'the largest `img_shape` of the samples is {largest}, which does not fit the batch of {full}')
+        if self.mixes and any(size != full for size in sizes):
+            self._refuse('`batch_augments` mixes images with the padding of others')
+
+    def _refuse(self, why: str) -> None:
+        raise ValueError(f'{self.difference}, and {why}: give both models the same data_preprocessor')
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """mmdet's data preprocessor for several branches wraps the real one."""
     return getattr(module, 'data_preprocessor', module)
-
-
-def _padding(module: nn.Module) -> float:
-    """The value of padded positions; hosts pad after they normalise."""
-    return float(getattr(_inner(module), 'pad_value', 0.0))
 
 
 def _numbers(values: Tensor) -> str:

@@ -39,7 +39,9 @@ def network(name: str, size: int) -> nn.Module:
         model.data_preprocessor.size = (size, size)
     if name.startswith('mmdet'):  # random resizes would make the images larger than they need be
         model.data_preprocessor.pop('batch_augments', None)
-    return revert_sync_batchnorm(MODELS.build(model))
+    built = revert_sync_batchnorm(MODELS.build(model))
+    built.init_weights()  # some heads begin with boxes that only this makes valid
+    return built
 
 
 def batch_of(host: str, model: nn.Module, size: int) -> dict[str, list]:

@@ -57,6 +57,30 @@ PAIRS = (
     classifiers('ResNet-50 to MobileNetV3', V3_SMALL, RESNET50),
     classifiers('RegNetX-3.2GF to 400MF', 'regnet/regnetx-400mf_8xb128_in1k', 'regnet/regnetx-3.2gf_8xb64_in1k'),
     classifiers('RepVGG-B0 to A0', 'repvgg/repvgg-A0_8xb32_in1k', 'repvgg/repvgg-B0_8xb32_in1k'),
+    classifiers('VAN-S to ShuffleNetV2', 'shufflenet_v2/shufflenet-v2-1x_16xb64_in1k', 'van/van-small_8xb128_in1k'),
+    classifiers(
+        'EfficientNetV2-B1 to MobileOne-S0',
+        'mobileone/mobileone-s0_8xb32_in1k',
+        'efficientnet_v2/efficientnetv2-b1_8xb32_in1k',
+    ),
+    classifiers(
+        'DenseNet-121 to MobileNetV2', 'mobilenet_v2/mobilenet-v2_8xb32_in1k', 'densenet/densenet121_4xb256_in1k'
+    ),
+    classifiers(
+        'PoolFormer-S24 to S12', 'poolformer/poolformer-s12_32xb128_in1k', 'poolformer/poolformer-s24_32xb128_in1k'
+    ),
+    classifiers('VGG-13 with batch norm to VGG-11', 'vgg/vgg11_8xb32_in1k', 'vgg/vgg13bn_8xb32_in1k', 224),
+    classifiers(
+        'TinyViT-11M to MobileViT-XS', 'mobilevit/mobilevit-xsmall_8xb128_in1k', 'tinyvit/tinyvit-11m_8xb256_in1k', 224
+    ),
+    classifiers('EdgeNeXt-B to S', 'edgenext/edgenext-small_8xb256_in1k', 'edgenext/edgenext-base_8xb256_in1k', 224),
+    classifiers('DaViT-T to CSPDarkNet-50', 'cspnet/cspdarknet50_8xb32_in1k', 'davit/davit-tiny_4xb256_in1k', 224),
+    classifiers(
+        'ConvNeXtV2-B to A', 'convnext_v2/convnext-v2-atto_32xb32_in1k', 'convnext_v2/convnext-v2-base_32xb32_in1k'
+    ),
+    classifiers('Res2Net-101 to ResNet-18', RESNET18, 'res2net/res2net101-w26-s4_8xb32_in1k'),
+    classifiers('MViTv2-S to T', 'mvit/mvitv2-tiny_8xb256_in1k', 'mvit/mvitv2-small_8xb256_in1k', 224),
+    classifiers('HRNet-W32 to W18', 'hrnet/hrnet-w18_4xb32_in1k', 'hrnet/hrnet-w32_4xb32_in1k'),
     segmentors('PSPNet R101 to R18', PSP_R18, PSP_R101, 64, quick=True),
     segmentors(
         'SegFormer-B5 to B0',
@@ -91,6 +115,43 @@ PAIRS = (
         'DeepLabV3+ R101 to MobileNetV2',
         'mobilenet_v2/mobilenet-v2-d8_deeplabv3plus_4xb2-80k_cityscapes-512x1024',
         'deeplabv3plus/deeplabv3plus_r101-d8_4xb2-80k_cityscapes-512x1024',
+    ),
+    segmentors(
+        'SegNeXt-B to S',
+        'segnext/segnext_mscan-s_1xb16-adamw-160k_ade20k-512x512',
+        'segnext/segnext_mscan-b_1xb16-adamw-160k_ade20k-512x512',
+    ),
+    segmentors(
+        'OCRNet HR18 to Fast-SCNN',
+        'fastscnn/fast_scnn_8xb4-160k_cityscapes-512x1024',
+        'ocrnet/ocrnet_hr18_4xb2-160k_cityscapes-512x1024',
+        256,
+    ),
+    segmentors(
+        'UPerNet R101 to CGNet',
+        'cgnet/cgnet_fcn_4xb8-60k_cityscapes-512x1024',
+        'upernet/upernet_r101_4xb2-40k_cityscapes-512x1024',
+    ),
+    segmentors(
+        'Semantic FPN R101 to ERFNet',
+        'erfnet/erfnet_fcn_4xb4-160k_cityscapes-512x1024',
+        'sem_fpn/fpn_r101_4xb2-80k_cityscapes-512x1024',
+    ),
+    segmentors(
+        'ICNet R101 to semantic FPN R50',
+        'sem_fpn/fpn_r50_4xb2-80k_cityscapes-512x1024',
+        'icnet/icnet_r101-d8_4xb2-160k_cityscapes-832x832',
+    ),
+    segmentors(
+        'Segmenter ViT-B to ViT-S',
+        'segmenter/segmenter_vit-s_fcn_8xb1-160k_ade20k-512x512',
+        'segmenter/segmenter_vit-b_mask_8xb1-160k_ade20k-512x512',
+        512,
+    ),
+    segmentors(
+        'UPerNet ConvNeXt-B to K-Net R50',
+        'knet/knet-s3_r50-d8_fcn_8xb2-adamw-80k_ade20k-512x512',
+        'convnext/convnext-base_upernet_8xb2-amp-160k_ade20k-512x512',
     ),
     detectors(
         'RetinaNet R101 to R18',
@@ -137,4 +198,53 @@ PAIRS = (
         'centernet/centernet_r18_8xb16-crop512-140e_coco',
         'centernet/centernet-update_r50_fpn_8xb8-amp-lsj-200e_coco',
     ),
+    detectors('TOOD R101 to PAA R50', 'paa/paa_r50_fpn_1.5x_coco', 'tood/tood_r101_fpn_ms-2x_coco'),
+    detectors('VFNet R101 to FoveaBox R101', 'foveabox/fovea_r101_fpn_4xb4-1x_coco', 'vfnet/vfnet_r101_fpn_1x_coco'),
+    detectors(
+        'YOLOF R50 to AutoAssign R50', 'autoassign/autoassign_r50-caffe_fpn_1x_coco', 'yolof/yolof_r50-c5_8xb8-1x_coco'
+    ),
+    detectors(
+        'RepPoints R101 to R50',
+        'reppoints/reppoints-moment_r50_fpn-gn_head-gn_1x_coco',
+        'reppoints/reppoints-moment_r101_fpn-gn_head-gn_2x_coco',
+    ),
+    detectors(
+        'Sparse R-CNN R101 to R50',
+        'sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco',
+        'sparse_rcnn/sparse-rcnn_r101_fpn_ms-480-800-3x_coco',
+    ),
+    detectors(
+        'DAB-DETR R50 to Conditional DETR R50',
+        'conditional_detr/conditional-detr_r50_8xb2-50e_coco',
+        'dab_detr/dab-detr_r50_8xb2-50e_coco',
+    ),
+    detectors('RetinaNet PVT-S to R18', 'retinanet/retinanet_r18_fpn_1x_coco', 'pvt/retinanet_pvt-s_fpn_1x_coco'),
+    detectors('HTC R101 to Mask R-CNN R50', MASK_R50, 'htc/htc_r101_fpn_20e_coco'),
+    detectors('YOLACT R101 to R50', 'yolact/yolact_r50_1xb8-55e_coco', 'yolact/yolact_r101_1xb8-55e_coco', 550),
+    detectors(
+        'SOLO R101 to decoupled SOLO light R50',
+        'solo/decoupled-solo-light_r50_fpn_3x_coco',
+        'solo/solo_r101_fpn_8xb8-lsj-200e_coco',
+    ),
+    detectors(
+        'QueryInst R101 to R50',
+        'queryinst/queryinst_r50_fpn_1x_coco',
+        'queryinst/queryinst_r101_fpn_ms-480-800-3x_coco',
+    ),
+    detectors(
+        'CenterNet FPN R101 to R18',
+        'centernet/centernet-update_r18_fpn_8xb8-amp-lsj-200e_coco',
+        'centernet/centernet-update_r101_fpn_8xb8-amp-lsj-200e_coco',
+    ),
+    detectors(
+        'Cascade Mask R-CNN ConvNeXt-T to R50',
+        'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco',
+        'convnext/cascade-mask-rcnn_convnext-t-p4-w7_fpn_4conv1fc-giou_amp-ms-crop-3x_coco',
+    ),
+    detectors(
+        'RetinaNet EfficientNet-B3 to R18',
+        'retinanet/retinanet_r18_fpn_1x_coco',
+        'efficientnet/retinanet_effb3_fpn_8xb4-crop896-1x_coco',
+    ),
+    detectors('DDOD R50 to ATSS R50', 'atss/atss_r50_fpn_1x_coco', 'ddod/ddod_r50_fpn_1x_coco'),
 )

@@ -8,12 +8,13 @@ import matplotlib
 import torch
 from matplotlib.figure import Figure
 from rich.table import Table
-from step_variants import NAIVE, PLAIN, REDUCED
+from step_variants import GUIDED, NAIVE, PLAIN, REDUCED
 from workloads import WORKLOADS
 
 from mmlckd.analysis.figures import STUDENT, STYLE, TEACHER
 
 NAIVE_TARGET, MEMORY_TARGET, HOOK_TARGET, STARTUP_TARGET, NORM_TARGET = 0.87, 1.10, 0.02, 1.2, 0.01
+VIEW_TARGET = 1.35
 
 
 def half_precision_units():
@@ -34,6 +35,7 @@ def targets(name, result):
         ('ours, of the floor', workload.whole, rows['ours']['ratio'], '{:.3f}'),
         ('ours, of naive', NAIVE_TARGET if name == 'faster_rcnn' else None, result['of_naive'], '{:.3f}'),
         ('peak memory, of the floor', MEMORY_TARGET if workload.whole else None, memory, '{:.3f}'),
+        ('a second view, of ours', VIEW_TARGET if workload.whole else None, result['second_view'], '{:.3f}'),
         ('a reading of the hook, of training', HOOK_TARGET, result['hook']['share'], '{:.2%}'),
         (
             'start-up, of building both networks',
@@ -88,6 +90,7 @@ def plot(workloads, path):
         PLAIN: (STUDENT, 'o'),
         'ours': ('#009E73', 'D'),
         REDUCED: ('#CC79A7', 'v'),
+        GUIDED: ('#E69F00', 'P'),
         NAIVE: (TEACHER, '^'),
     }
     with matplotlib.rc_context(STYLE):
@@ -95,7 +98,7 @@ def plot(workloads, path):
         axes = figure.subplots()
         for i, (key, (colour, marker)) in enumerate(drawn.items()):
             rows = [workload['variants'][key] for workload in workloads.values()]
-            heights = [row + 0.13 * (i - 2) for row in range(len(rows))]
+            heights = [row + 0.13 * (i - 2.5) for row in range(len(rows))]
             spread = [[abs(row['ratio'] - row['quartiles'][side]) for row in rows] for side in (0, 1)]
             axes.errorbar(
                 [row['ratio'] for row in rows],

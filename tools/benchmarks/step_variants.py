@@ -19,6 +19,7 @@ from mmlckd.registry import MODELS
 from mmlckd.taps import FeatureTap
 
 PLAIN, REDUCED, NAIVE = 'Lipschitz alone, no connectors', 'ours, teacher in half precision', 'naive'
+GUIDED = 'ours with a second view'
 
 
 def naive_teacher(teacher, inputs, data_samples):
@@ -26,6 +27,31 @@ def naive_teacher(teacher, inputs, data_samples):
     with torch.no_grad(), FeatureTap(teacher.model, teacher.taps, copy=teacher.overwritten) as feats:
         teacher.model(teacher.adapter(inputs, data_samples), data_samples, mode='loss')
     return feats
+
+
+def guided(config, model):
+    """The same recipe with a second view, compared at the logits; in detection at the deepest connected maps."""
+    entry = model.distiller.entries[-1]
+    deepest = dict(student=[entry.student_taps[-1]], teacher=[entry.teacher_taps[-1]])
+    taps = dict(taps=deepest, connectors=True) if hasattr(model, 'roi_head') else dict(taps='logits')
+    local = dict(type='mmlckd.LocalLipschitzKDLoss', **taps)
+    other = build(dict(config, view=dict(type='mmlckd.MixedView'), losses=dict(config['losses'], local=local)))
+    for one, teacher in other.distiller.teachers.items():
+        teacher.model.load_state_dict(model.distiller.teachers[one].model.state_dict())
+    return other
+
+
+def step_of(model, data):
+    """A function that does one optimizer step of a model."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+
+    def step():
+        loss, _ = model.parse_losses(model(data['inputs'], data['data_samples'], mode='loss'))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
 
 
 def variants(model, data, reduced):

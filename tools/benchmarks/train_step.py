@@ -7,6 +7,7 @@ tap without gradient. These are compared with it:
 - the recipe, whole and without each of its losses;
 - the Lipschitz loss alone, without connectors;
 - the recipe with its teacher in bfloat16 (float16 on a GPU);
+- the recipe with a second view of each batch, and local Lipschitz guidance on the logits (in detection on maps);
 - the naive way: a teacher that runs through its own losses, as in general-purpose distillation wrappers.
 
 All take turns in every round, so that a noisy machine disturbs all of them alike. Medians are printed, with the middle
@@ -30,7 +31,18 @@ from measure import hot_spots, in_turns, peak_mib, ratios, summary
 from mmengine.logging import MMLogger
 from rich.console import Console
 from step_report import half_precision_units, plot, report, targets
-from step_variants import NAIVE, PLAIN, half_precision_error, reading, reduced_teacher, start_up, variants
+from step_variants import (
+    GUIDED,
+    NAIVE,
+    PLAIN,
+    guided,
+    half_precision_error,
+    reading,
+    reduced_teacher,
+    start_up,
+    step_of,
+    variants,
+)
 from workloads import WORKLOADS, batch_of, build, model_config
 
 from mmlckd.cli import run_tool
@@ -65,6 +77,7 @@ def measure(name, args, console):
     data = batch_of(model, workload.size, args.batch or workload.batch, args.device)
     reduced = reduced_teacher(config, model.distiller.teacher, args.device)
     functions = variants(model, data, reduced)
+    functions[GUIDED] = step_of(guided(config, model).to(args.device).train(), data)
     steps, batch = list(functions), (data['inputs'], data['data_samples'])
     functions.update(
         {
@@ -74,7 +87,7 @@ def measure(name, args, console):
         }
     )
     times = in_turns(functions, args.rounds, args.device, name, console)
-    memory = {key: peak_mib(functions[key], args.device) for key in ('student alone', 'floor', PLAIN, 'ours')}
+    memory = {key: peak_mib(functions[key], args.device) for key in ('student alone', 'floor', PLAIN, 'ours', GUIDED)}
     interval, middle = SpectralNormHook().interval, {key: summary(values)['median'] for key, values in times.items()}
     rows = {}
     for key in steps:
@@ -88,6 +101,7 @@ def measure(name, args, console):
         size=workload.size,
         variants=rows,
         of_naive=ratios(times, 'ours', NAIVE)['median'],
+        second_view=ratios(times, GUIDED, 'ours')['median'],
         teacher=dict(
             ms=middle['teacher'],
             half_ms=middle['teacher, half'],

@@ -16,7 +16,7 @@ TASKS = dict(mmpretrain='classifier', mmdet='detector', mmseg='segmentor')
 SHARES = dict(
     mmpretrain=dict(features=10.0, logits=3.0),
     mmdet=dict(features=1.0, logits=1.0),
-    mmseg=dict(features=1.0, logits=1.0),
+    mmseg=dict(features=10.0, logits=3.0),
 )
 
 

@@ -31,7 +31,7 @@ class Distillation(nn.Module):
     narrower one. Copies share them.
 
     Args:
-        student: The network that learns, see :func:`.learner_of`.
+        student: The network that learns: of a semi-supervised detector the one that it calls its student.
         teachers: Name to the spec of a teacher, see :class:`FrozenTeacher`. The name of the only one is 'teacher'.
         losses, taps, input_shape, view: See :class:`LipschitzDistiller`.
 

@@ -46,7 +46,7 @@ class FeatureTap:
         taps: Sequence[Tap],
         last_calls: dict[Tap, int] | None = None,
         copy: Sequence[Tap] = (),
-        images: Tensor | None = None,
+        images: torch.Tensor | None = None,
     ):
         self.model = model
         self.taps = list(dict.fromkeys(taps))

@@ -24,7 +24,7 @@ class Preprocessing(NamedTuple):
     flip: bool
     mean: Tensor | None
     std: Tensor | None
-    pad: float = 0.0
+    pad: float
 
     @classmethod
     def of(cls, module: nn.Module) -> Preprocessing:

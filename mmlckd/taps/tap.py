@@ -31,7 +31,7 @@ class Tap:
         index: Which element, where the module gives or takes a list or tuple of several tensors.
         grid: (H, W) that tokens (B, N, C) are laid out on; leading class tokens beyond H * W are dropped. 'auto': the
             grid that the module gives beside its tokens, as Swin's stages do, else the one that follows from the size
-            of the image, see :func:`.find_grid`. Maps stay as they are.
+            of the image. Maps stay as they are.
     """
 
     module: str

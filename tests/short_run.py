@@ -35,6 +35,8 @@ class QuietRunner(Runner):
 
 def training(folder, hooks, checkpoint, accumulate=1, resume=False, validate=False, data=None, **options):
     """Runner of the small network, with four iterations an epoch; ``resume`` may name the checkpoint."""
+    # MMEngine's default is one dict for all runners of a process, and a resumed run writes its seed there.
+    options.setdefault('randomness', dict(seed=0))
     loop = {name: options.pop(name) for name in LOOP if name in options}
     by_epoch = 'max_epochs' in loop
     if 'type' not in loop:

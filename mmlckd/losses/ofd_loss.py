@@ -100,7 +100,8 @@ class OFDLoss(DistillationLoss):
         check_weights('map_weights', map_weights, ('geometric',))
         self.map_weights = map_weights
         self.margins_from = margins_from
-        self.margins: Sequence[Tensor] | None = None  # (C,) a map; None: those of the attached teacher
+        # (C,) a map, or None where it is measured; without any, those of the attached teacher are taken.
+        self.margins: Sequence[Tensor | None] | None = None
         self.measured = nn.ModuleDict()  # by the number of the map
         self._norms: tuple[nn.Module | None, ...] = ()
 
@@ -159,17 +160,19 @@ class OFDLoss(DistillationLoss):
         Raises:
             ValueError: There are neither ``margins`` nor an attached teacher, or not one margin a map.
         """
-        sources = self._norms if self.margins is None else self.margins
-        if not sources:
-            raise ValueError('margins is None and no teacher is attached: set margins, or call attach(teacher, taps)')
-        if len(teacher_feats) != len(sources):
-            raise ValueError(f'{len(teacher_feats)} teacher maps and {len(sources)} margins: give one a map')
+        if self.margins is None:
+            if not self._norms:
+                raise ValueError(
+                    'margins is None and no teacher is attached: set margins, or call attach(teacher, taps)'
+                )
+            # The teacher is frozen: once is enough.
+            self.margins = [None if norm is None else relu_margin(norm) for norm in self._norms]
+        if len(teacher_feats) != len(self.margins):
+            raise ValueError(f'{len(teacher_feats)} teacher maps and {len(self.margins)} margins: give one a map')
         feats = [as_map(feat) for feat in teacher_feats]
-        if self.margins is None and not self.measured:
-            self.margins = [relu_margin(norm) for norm in self._norms if norm]  # the teacher is frozen: once is enough
-        margins = self.margins or [
-            self.measured[str(i)](feat) if norm is None else relu_margin(norm)
-            for i, (feat, norm) in enumerate(zip(feats, self._norms))
+        margins = [
+            self.measured[str(i)](feat) if margin is None else margin
+            for i, (feat, margin) in enumerate(zip(feats, self.margins))
         ]
         return [
             torch.maximum(feat, margin.to(feat.device, torch.promote_types(feat.dtype, torch.float32)).view(-1, 1, 1))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from .dry_run import dry_run
 from .hosts import host_of
+from .parsing import every_call
 from .tap import Tap
 
 SIDES = 4  # numbers that a box needs
@@ -67,9 +65,7 @@ def dense_taps(model: nn.Module, kind: str, side: str) -> list[Tap]:
             f"taps is {kind!r} and the {side}'s {type(head).__name__} has no convolution that gives them at every "
             'position: name the modules, or leave this loss out'
         )
-    first = [Tap(f'bbox_head.{path}', call=0) for path in paths]
-    calls = dry_run(model, first, None, side).last_calls
-    return [replace(tap, call=call) for tap in first for call in range(calls[tap] + 1)]
+    return every_call([Tap(f'bbox_head.{path}', call='all') for path in paths], model, side)
 
 
 def _gives_classes(head: nn.Module, path: str, layer: nn.Module) -> bool:

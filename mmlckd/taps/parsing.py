@@ -37,21 +37,27 @@ def parse_taps(spec: str | Sequence, model: nn.Module, side: str) -> list[Tap]:
             close = difflib.get_close_matches(tap.module, paths, n=3, cutoff=0.3)
             known = ', '.join(map(repr, close)) or 'none'
             raise ValueError(f'the {side} has no module {tap.module!r} to tap: the closest are {known}')
-    return [each for tap in taps for each in _each_call(tap, model, side)]
+    return every_call(taps, model, side)
 
 
-def _each_call(tap: Tap, model: nn.Module, side: str) -> list[Tap]:
-    if tap.call != 'all':
-        return [tap]
-    first = replace(tap, call=0)
+def every_call(taps: Sequence[Tap], model: nn.Module, side: str) -> list[Tap]:
+    """The taps, with one for each call of its module in a forward in the place of each that says ``call='all'``.
+
+    Raises:
+        ValueError: No forward shows how often a module fires.
+    """
+    first = {tap: replace(tap, call=0) for tap in taps if tap.call == 'all'}
+    if not first:
+        return list(taps)
     try:
-        count = dry_run(model, [first], None, side).last_calls[first] + 1
+        last = dry_run(model, list(first.values()), None, side).last_calls
     except ForwardFailed as error:
         raise ValueError(
-            f"the {side}'s tap {tap} is for every call, and no forward shows how many there are: give a tap for each, "
-            f'call=0, call=1 and so on ({error.__cause__})'
+            f"the {side}'s tap {', '.join(map(str, first))} is for every call, and no forward shows how many there "
+            f'are: give a tap for each, call=0, call=1 and so on ({error.__cause__})'
         ) from error
-    return [replace(tap, call=number) for number in range(count)]
+    counts = {tap: range(last[one] + 1) for tap, one in first.items()}
+    return [each for tap in taps for each in ([replace(tap, call=n) for n in counts[tap]] if tap in counts else [tap])]
 
 
 def _resnet_preact(model: nn.Module, side: str) -> list[Tap]:

@@ -215,11 +215,12 @@ def test_random_resize_where_both_are_alike_is_the_students_own(augmented, their
 
 
 @pytest.mark.parametrize('theirs', [RESNET, YOLO])
-@pytest.mark.parametrize('augment', [dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)])
-def test_mixed_images(augment, theirs):
+@pytest.mark.parametrize('kind', ['Mixup', 'CutMix', 'ResizeMix'])
+def test_mixed_images(kind, theirs):
     init_default_scope('mmpretrain')
     student, teacher = (
-        classifier(batch_augments=dict(augments=[augment], probs=[1.0]), **fields) for fields in (RESNET, theirs)
+        classifier(batch_augments=dict(augments=[dict(type=kind, alpha=0.8)], probs=[1.0]), **fields)
+        for fields in (RESNET, theirs)
     )
     images, samples = raw([(64, 64)] * 4), classifications([(64, 64)] * 4)
     results = []

@@ -110,28 +110,6 @@ def test_padded_images_of_segmentors(size):
     assert_the_teachers_batch(student, teacher, images(SHAPES), samples)
 
 
-def test_padded_images_of_classifiers():
-    from mmpretrain.structures import DataSample
-
-    samples = [DataSample(metainfo=dict(img_shape=shape)).set_gt_label(0) for shape in SHAPES]
-    student, teacher = classification(mean=MEAN, std=STD), classification(mean=[9.0] * 3, std=[2.0] * 3, pad_value=4)
-    assert_the_teachers_batch(student, teacher, images(SHAPES), samples)
-
-
-@pytest.mark.parametrize('channels, kinds', [((1, 3), (1, 3)), ((3, 1), (3, 1))])
-def test_padded_images_of_other_channels(channels, kinds):
-    ours, theirs = (detection(mean=[9.0 + kind] * kind, std=[2.0] * kind, pad_value=kind) for kind in kinds)
-    gray = images(SHAPES, 1)
-    inputs, samples = [image.expand(channels[0], -1, -1) for image in gray], objects(SHAPES)
-    batch, expected = (
-        preprocessed(module, [image.expand(count, -1, -1) for image in gray], samples)
-        for module, count in zip((ours, theirs), channels)
-    )
-    found = InputAdapter(ours, theirs, channels)(batch['inputs'], batch['data_samples'])
-    torch.testing.assert_close(found, expected['inputs'], rtol=1e-5, atol=1e-4)
-    assert inputs[0].shape[0] == channels[0]
-
-
 # Batch augmentations: both see the same pixels
 
 
@@ -160,25 +138,6 @@ def test_random_resizes(monkeypatch):
             if height + 1 < found.shape[2]:
                 assert (found[i, :, height + 1 :] == 114).all() and (expected[i, :, height + 1 :] == 114).all()
     assert len(sizes) > 1
-
-
-@pytest.mark.parametrize(
-    'augment', [dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0), dict(type='ResizeMix', alpha=1.0)]
-)
-def test_mixed_images(augment):
-    from mmpretrain.structures import DataSample
-
-    shape = (24, 24)
-    samples = [
-        DataSample(metainfo=dict(img_shape=shape)).set_gt_label(i).set_gt_score(torch.eye(4)[i]) for i in range(4)
-    ]
-    augments = dict(augments=[augment])
-    student = classification(mean=MEAN, std=STD, to_rgb=True, num_classes=4, batch_augments=copy.deepcopy(augments))
-    teacher = classification(mean=[9.0] * 3, std=[2.0] * 3, num_classes=4, batch_augments=copy.deepcopy(augments))
-    inputs = images([shape] * 4)
-    ours, *_ = assert_the_teachers_batch(student, teacher, inputs, samples)
-    plain = preprocessed(classification(mean=MEAN, std=STD, to_rgb=True), inputs, samples)
-    assert not torch.equal(ours['inputs'], plain['inputs'])  # they were mixed
 
 
 def test_mosaics():

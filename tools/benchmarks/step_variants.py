@@ -41,32 +41,36 @@ def guided(config, model):
     return other
 
 
-def step_of(model, data):
-    """A function that does one optimizer step of a model."""
+def updates(model):
+    """A function that does one optimizer step on losses of the model."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
 
-    def step():
-        loss, _ = model.parse_losses(model(data['inputs'], data['data_samples'], mode='loss'))
+    def update(losses):
+        loss, _ = model.parse_losses(losses)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
-    return step
+    return update
+
+
+def step_of(model, data):
+    """A function that does one optimizer step of a model."""
+    update = updates(model)
+    return lambda: update(model(data['inputs'], data['data_samples'], mode='loss'))
 
 
 def variants(model, data, reduced):
     """For each variant, by name, a function that does one optimizer step of it."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
+    update = updates(model)
     inputs, samples = data['inputs'], data['data_samples']
 
     def step(forward=model, before=None, **changed):
         with mock.patch.multiple(model.distiller, **{'entries': model.distiller.entries, **changed}):
             if before is not None:
                 before(inputs, samples)
-            loss, _ = model.parse_losses(forward(inputs, samples, mode='loss'))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+            losses = forward(inputs, samples, mode='loss')
+        update(losses)
 
     plain = [
         replace(entry, connectors=None, max_share=None)

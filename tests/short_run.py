@@ -35,8 +35,6 @@ class QuietRunner(Runner):
 
 def training(folder, hooks, checkpoint, accumulate=1, resume=False, validate=False, data=None, **options):
     """Runner of the small network, with four iterations an epoch; ``resume`` may name the checkpoint."""
-    # MMEngine's default is one dict for all runners of a process, and a resumed run writes its seed there.
-    options.setdefault('randomness', dict(seed=0))
     loop = {name: options.pop(name) for name in LOOP if name in options}
     by_epoch = 'max_epochs' in loop
     if 'type' not in loop:
@@ -113,6 +111,7 @@ def distillation(
         optim_wrapper=dict(optimizer=sgd, accumulative_counts=accumulate),
         default_scope=family.scope,
         resume=resume,
+        randomness=dict(seed=0),  # MMEngine's default is one dict for all runners, and a resumed run writes there
         **length,
     )
 

@@ -7,6 +7,7 @@ attack; the others bring pinned or unmaintained dependencies.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Callable
@@ -38,7 +39,11 @@ def with_contrast(images: Tensor, factor: float) -> Tensor:
 
 def fgsm(logits: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
     """One step of ``epsilon`` along the sign of the loss's gradient (Goodfellow et al., 2015)."""
-    return (images + epsilon * _direction(logits, images, labels)).clamp(0, 255)
+    return _stepped(images, epsilon, _direction(logits, images, labels))
+
+
+def _stepped(images: Tensor, epsilon: float, direction: Tensor) -> Tensor:
+    return (images + epsilon * direction).clamp(0, 255)
 
 
 def pgd(
@@ -100,13 +105,21 @@ def robust_accuracy(
     Source: FGSM of Goodfellow et al. (2015), PGD of Madry et al. (2018); noise, blur and contrast are among the
     corruptions of Hendrycks and Dietterich (ICLR 2019), at other strengths.
     """
+
+    @functools.cache
+    def direction(i: int) -> Tensor:
+        return _direction(logits, *batches[i])
+
     result: dict[str, list[float]] = {kind: [] for kind in strengths}
     total = sum(len(labels) for _, labels in batches)
     for kind, strength in progress([(kind, strength) for kind, values in strengths.items() for strength in values]):
         generator = torch.Generator().manual_seed(seed)
         right = 0
-        for images, labels in batches:
-            predicted = logits(CHANGES[kind](logits, images, labels, strength, generator)).argmax(1)
-            right += int((predicted == labels).sum())
+        for i, (images, labels) in enumerate(batches):
+            if kind == 'fgsm':  # one direction serves all strengths
+                changed = _stepped(images, strength, direction(i))
+            else:
+                changed = CHANGES[kind](logits, images, labels, strength, generator)
+            right += int((logits(changed).argmax(1) == labels).sum())
         result[kind].append(100 * right / total)
     return result

@@ -57,6 +57,17 @@ def test_accuracies():
     assert cells == [('noise', 0.0), ('fgsm', 0.5), ('fgsm', 2.0), ('pgd', 0.5), ('pgd', 2.0)]
 
 
+def test_one_gradient_of_fgsm_serves_all_strengths():
+    derived = []
+
+    def watched(images):
+        derived.append(images.requires_grad)
+        return logits(images)
+
+    robust_accuracy(watched, [case(6.0), case(1.5)], dict(fgsm=[0.5, 2.0, 4.0]))
+    assert derived.count(True) == 2 and derived.count(False) == 6
+
+
 @pytest.mark.parametrize('sigma', [0.4, 1.0, 3.0])
 def test_a_blur_spreads_a_point_as_a_gaussian(sigma):
     image = torch.zeros(1, 1, 41, 41, dtype=torch.float64)

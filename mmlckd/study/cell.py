@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import fcntl
+import functools
 import hashlib
 import json
 import shutil
@@ -36,6 +38,11 @@ def method_title(method: tuple[str, ...]) -> str:
     if not any(name in METHODS for name in method):
         method = ('alone', *method)
     return ' + '.join(METHODS.get(name, name) for name in method)
+
+
+@functools.cache  # a study reads few recipes, hundreds of times
+def _recipe(path: str) -> Config:
+    return read_config(path)
 
 
 def _wants_a_second_view(loss: dict) -> bool:
@@ -85,7 +92,7 @@ class Cell:
         Raises:
             FileNotFoundError, ValueError: There is no such recipe, it distils nothing, or it has no such loss.
         """
-        config = read_config(self.recipe)
+        config = copy.deepcopy(_recipe(self.recipe))
         if not is_distiller(config.get('model', {})):
             raise ValueError(
                 f'{self.recipe} is no distillation config: a study needs one of type mmlckd.LipschitzDistiller'

@@ -119,6 +119,9 @@ class Study:
             if not self.grid.get(name):
                 raise ValueError(f'method {method_title(method)!r} cannot be tuned: grid needs weights of {name!r}')
             weights = chosen['+'.join(method)]['weights']
+            if len(self.grid[name]) == 1:  # there is nothing to choose
+                weights[name] = self.grid[name][0]
+                continue
             for value in self.grid[name]:
                 cells[method, value] = [
                     self._cell(data, method, {**weights, name: value}, seed, selecting=True)
@@ -129,7 +132,7 @@ class Study:
         for (method, value), group in cells.items():
             score = statistics.fmean(next(records)['validation'] for _ in group)
             chosen['+'.join(method)]['tried'].setdefault(names[method], []).append([value, round(score, 3)])
-        for method, name in names.items():
+        for method, name in {pair[0]: names[pair[0]] for pair in cells}.items():
             result = chosen['+'.join(method)]
             result['weights'][name] = max(result['tried'][name], key=lambda pair: pair[1])[0]
 

@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .affine_map import AffineMap
 
-def common_grid(feat_in: Tensor, feat_out: Tensor) -> tuple[int, int] | None:
+
+def common_grid(feat_in: Tensor | AffineMap, feat_out: Tensor | AffineMap) -> tuple[int, int] | None:
     """The (H, W) to which both maps are pooled; None where nothing needs pooling.
 
     Args:
@@ -25,7 +27,7 @@ def common_grid(feat_in: Tensor, feat_out: Tensor) -> tuple[int, int] | None:
         if feat_in.shape[2:] == feat_out.shape[2:]:
             return None
         return min(feat_in.shape[2], feat_out.shape[2]), min(feat_in.shape[3], feat_out.shape[3])
-    counts = [positions(feat).shape[2] for feat in (feat_in, feat_out)]
+    counts = [feat.shape[2:].numel() if feat.dim() == 4 else feat.shape[1] for feat in (feat_in, feat_out)]
     if counts[0] != counts[1]:
         raise ValueError(
             f'feat_in has {counts[0]} positions and feat_out {counts[1]}, and tokens cannot be pooled: '

@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.autograd import Function
 
 from .pooling import needs_pooling, pool_rows, positions, unpool_rows
-from .singular_pair import SingularPair
 
 _TWICE = (
     'transmitting_norm has first derivatives only, since its gradient holds the singular vectors fixed: do not '
@@ -16,23 +15,12 @@ _TWICE = (
 )
 
 
-def value_at_pair(
-    feat_in: Tensor,
-    feat_out: Tensor,
-    pooled_in: Tensor,
-    pooled_out: Tensor,
-    pair: SingularPair,
-    grid: tuple[int, int] | None,
-    center: bool,
-) -> Tensor:
-    """u^T F_in F_out^T v / N for rows u and v of length one, sample by sample.
+def value_at_pair(before: Tensor, after: Tensor, finite: Tensor) -> Tensor:
+    """u^T F_in F_out^T v / N, sample by sample, of maps seen through the rows u and v of a singular pair.
 
     Args:
-        feat_in, feat_out: Maps (B, C, H, W) or tokens (B, N, C). Differentiable once.
-        pooled_in, pooled_out: The same, (B, C, N) on the common grid, without gradient.
-        pair: Of :func:`~mmlckd.functional.singular_pair.singular_pair`.
-        grid: (H, W) of the common grid; None where nothing is pooled.
-        center: Whether the maps are centred over positions.
+        before, after: (B, N), of :func:`seen_through`. Differentiable once.
+        finite: (B, 1), which samples have a pair.
 
     Returns:
         (B,): NaN with a zero gradient where the pair is not finite.
@@ -42,47 +30,75 @@ def value_at_pair(
 
     Source: this project. At a singular pair the derivatives of u and v drop out of the first derivative.
     """
-    before = _Seen.apply(feat_in, pooled_in, pair.left, pair.finite, grid, center)
-    after = _Seen.apply(feat_out, pooled_out, pair.right, pair.finite, grid, center)
-    return _MeanProduct.apply(before, after).where(pair.finite.squeeze(-1), torch.nan)
+    return _MeanProduct.apply(before, after).where(finite.squeeze(-1), torch.nan)
+
+
+def seen_through(
+    feat: Tensor,
+    pooled: Tensor,
+    row: Tensor,
+    mean: Tensor | None,
+    finite: Tensor,
+    grid: tuple[int, int] | None,
+    center: bool,
+) -> Tensor:
+    """A map through a row over its channels: (B, N), zero where the sample is not finite.
+
+    Args:
+        feat: x, a map (B, C, H, W) or tokens (B, N, C). Differentiable once.
+        pooled: x, less the mean, (B, C, N) on the common grid, float32 or wider, without gradient.
+        row: (B, 1, C). Differentiable once, with the mean.
+        mean: (C,), what is subtracted from x; None for nothing.
+        finite: (B, 1), which samples are.
+        grid: (H, W) of the common grid; None where nothing is pooled.
+        center: Subtract the mean over positions from the result. Its cotangents must then sum to zero over positions.
+    """
+    return _Seen.apply(feat, pooled, row, mean, finite, grid, center)
 
 
 class _Seen(Function):
-    """A map through a row over its channels: (B, N), zero where the sample is not finite. Linear in the map.
-
-    It is computed from the pooled map, which is at hand; the derivatives are those in the map itself, which pooling
-    and projection give in either order. With centring, its cotangents sum to zero over positions (they are multiples of
-    another centred row), so that the transpose of the centring changes nothing.
+    """Linear in the map. It is computed from the pooled map, which is at hand; the derivatives are those in the map
+    itself, which pooling and projection give in either order. With centring, its cotangents sum to zero over positions
+    (they are multiples of another centred row), so that the transpose of the centring changes nothing.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(feat, pooled, row, finite, grid, center):
+    def forward(feat, pooled, row, mean, finite, grid, center):
         return _masked(torch.bmm(row, pooled).squeeze(1), finite, center)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        feat, _, row, finite, grid, ctx.center = inputs
-        ctx.shape = feat.shape
+        feat, pooled, row, mean, finite, grid, ctx.center = inputs
+        ctx.dtype, ctx.shape = feat.dtype, feat.shape
         ctx.grid = grid if needs_pooling(feat, grid) else None
-        ctx.save_for_backward(row, finite)
+        kept = feat if row.requires_grad else None
+        ctx.save_for_backward(row, finite, mean, kept)
         ctx.save_for_forward(row, finite)
 
     @staticmethod
     def backward(ctx, grad):
-        row, _ = ctx.saved_tensors
-        if len(ctx.shape) == 3:
-            return grad.unsqueeze(-1) * row, *[None] * 5
-        if ctx.grid is not None:
-            with torch.autocast(grad.device.type, enabled=False):
+        row, finite, mean, feat = ctx.saved_tensors
+        with torch.autocast(grad.device.type, enabled=False):
+            if ctx.grid is not None:
                 grad = unpool_rows(grad, ctx.shape[2:], ctx.grid)
-        return (row.mT * grad.unsqueeze(1)).view(ctx.shape), *[None] * 5
+            to_row = to_mean = None
+            if feat is not None:
+                offset = grad.sum(-1)
+                to_row = torch.bmm(grad.unsqueeze(1), positions(feat).mT.to(grad.dtype))
+                to_row = (to_row - offset.view(-1, 1, 1) * mean).where(finite.unsqueeze(-1), 0.0)
+                to_mean = -(offset.unsqueeze(1) * row.squeeze(1)).sum(0)
+        tokens = len(ctx.shape) == 3
+        to_feat = grad.unsqueeze(-1) * row if tokens else (row.mT * grad.unsqueeze(1)).view(ctx.shape)
+        return to_feat.to(ctx.dtype), None, to_row, to_mean, *[None] * 3
 
     @staticmethod
-    def jvp(ctx, tangent, *_):
+    def jvp(ctx, tangent, pooled, row_tangent, *_):
+        if row_tangent is not None:
+            raise RuntimeError('an AffineMap is differentiable in reverse mode only: take its dense() map')
         row, finite = ctx.saved_tensors
-        seen = torch.bmm(row, positions(tangent)).squeeze(1)
+        seen = torch.bmm(row, positions(tangent).to(row.dtype)).squeeze(1)
         if ctx.grid is not None:
             seen = pool_rows(seen, ctx.shape[2:], ctx.grid)
         return _masked(seen, finite, ctx.center)

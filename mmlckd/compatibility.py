@@ -15,8 +15,10 @@ from torch.utils.hooks import RemovableHandle
 
 try:
     from torch.compiler import disable as not_compiled
-except ImportError:  # before torch 2.1
+    from torch.compiler import is_compiling
+except ImportError:  # not_compiled before torch 2.1, is_compiling before 2.3
     from torch._dynamo import disable as not_compiled
+    from torch._dynamo import is_compiling
 
 __all__ = [
     'autocast_is_on',
@@ -24,6 +26,7 @@ __all__ = [
     'before_steps',
     'compiled_since_2_10',
     'eagerly',
+    'is_compiling',
     'not_compiled',
     'plain_attention',
 ]

@@ -15,6 +15,7 @@ from mmlckd.registry import MODELS
 from mmlckd.taps import DryRun, FeatureTap, Preprocessing, Tap, dry_run
 
 from .channel_check import refuse_other_channels
+from .comparison import Comparison
 from .connectors import Connector
 from .first_step import FirstStep
 from .frozen_teacher import FrozenTeacher
@@ -131,8 +132,12 @@ class Distillation(nn.Module):
                 entry.see_views(change)
         return [inputs, second]
 
-    def targets(self, views: Sequence[Tensor], data_samples: list | None) -> dict[str, Any]:
-        """What each loss needs of its teacher for this batch, by the loss's name. The teachers' maps are freed."""
+    def comparison(self, views: Sequence[Tensor], data_samples: list | None) -> Comparison:
+        """The comparison of one step. The teachers have seen the views, and their maps are freed."""
+        return Comparison(self.entries, self.connectors, self._targets(views, data_samples), self.last_calls)
+
+    def _targets(self, views: Sequence[Tensor], data_samples: list | None) -> dict[str, Any]:
+        """What each loss needs of its teacher for this batch, by the loss's name."""
         targets = {}
         for name, teacher in self.teachers.items():
             feats = [teacher(views[0], data_samples)]
@@ -145,9 +150,15 @@ class Distillation(nn.Module):
             del feats
         return targets
 
-    def tapped(self, student: nn.Module, images: Tensor | None = None) -> FeatureTap:
-        """A context in which the student's forward leaves its tapped maps; of several forwards that of ``images``."""
-        return FeatureTap(student, self.student_taps, copy=self.overwritten, images=images)
+    def tapped(
+        self, student: nn.Module, images: Tensor | None = None, comparison: Comparison | None = None
+    ) -> FeatureTap:
+        """A context in which the student's forward leaves its tapped maps; of several forwards that of ``images``.
+
+        A comparison gets the maps at once, too.
+        """
+        arrive = None if comparison is None else comparison.arrive
+        return FeatureTap(student, self.student_taps, copy=self.overwritten, images=images, arrive=arrive)
 
     def tapped_second(self, student: nn.Module) -> FeatureTap:
         """The same for the second view, whose forward ends at the deepest tap that a loss looks at there."""
@@ -157,8 +168,8 @@ class Distillation(nn.Module):
         """The losses that look at the second view."""
         return [entry for entry in self.entries if entry.views != 'first']
 
-    def compare(self, student_feats: Sequence[FeatureTap], targets: dict[str, Any]) -> dict[str, Tensor]:
-        """Every distillation loss by its key in the log; ``targets`` are used up.
+    def compare(self, student_feats: Sequence[FeatureTap], comparison: Comparison) -> dict[str, Tensor]:
+        """Every distillation loss by its key in the log.
 
         ``student_feats`` are of the forwards of the first view, and of the second where there is one.
 
@@ -171,21 +182,8 @@ class Distillation(nn.Module):
             feats.refuse_overwritten('student')
         first = None
         if not self.checked and student_feats[0].model.training and torch.is_grad_enabled():
-            first = FirstStep(self.entries, student_feats, targets)
-        connected: dict[tuple[str, str, Tap], Tensor] = {}
-        losses = {}
-        for entry in self.entries:
-            maps = entry.select(student_feats, entry.student_taps)
-            for i, (key, tap) in enumerate(zip(entry.connectors or (), entry.student_taps)):
-                place = key, entry.views, tap  # one connector serves taps that lay tokens out on different grids
-                if place not in connected:
-                    connected[place] = self.connectors[key](maps[i])
-                maps[i] = connected[place]
-            if first is not None:
-                first.before(maps)
-            losses[entry.name] = entry.compare(maps, targets.pop(entry.name))
-            if first is not None:
-                first.after(entry, maps)
+            first = FirstStep(self.entries, student_feats, comparison.targets)
+        losses = comparison.losses(student_feats, first)
         if first is not None:
             first.end(self.entries, losses)
             self.checked = True

@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmlckd.compatibility import not_compiled
+from mmlckd.functional import AffineMap
 from mmlckd.taps import FeatureTap
 
 from .gradient_check import check_gradients, check_values
@@ -45,12 +46,12 @@ class FirstStep:
         self._versions = {name: _versions(tensors) for name, tensors in self._shared.items()}
 
     @not_compiled
-    def before(self, maps: Sequence[Tensor]) -> None:
+    def before(self, maps: Sequence[Tensor | AffineMap]) -> None:
         """Remember the maps of the loss that comes now."""
         self._own = _versions(maps)
 
     @not_compiled
-    def after(self, entry: LossEntry, maps: Sequence[Tensor]) -> None:
+    def after(self, entry: LossEntry, maps: Sequence[Tensor | AffineMap]) -> None:
         """See that a loss left the maps of those after it as they were.
 
         Raises:
@@ -80,9 +81,9 @@ class FirstStep:
                 print_log(warning, 'current', logging.WARNING)
 
 
-def _versions(tensors: Sequence[Tensor]) -> list[int]:
+def _versions(tensors: Sequence[Tensor | AffineMap]) -> list[int]:
     """How often each tensor, or one that shares its memory, was changed in place."""
-    return [tensor._version for tensor in tensors]
+    return [(tensor.feat if isinstance(tensor, AffineMap) else tensor)._version for tensor in tensors]
 
 
 def _tensors_in(value: Any) -> Iterator[Tensor]:

@@ -106,8 +106,8 @@ class LipschitzDistiller(nn.Module):
         learner = learner_of(self)
         images, samples = supervised_branch(self, inputs, data_samples)
         views = self.distiller.views_of(images, samples)
-        targets = self.distiller.targets(views, samples)
-        with self.distiller.tapped(learner, None if learner is self else images) as feats:
+        comparison = self.distiller.comparison(views, samples)
+        with self.distiller.tapped(learner, None if learner is self else images, comparison) as feats:
             losses = dict(super().forward(inputs, data_samples, mode='loss', **kwargs))
         student_feats = [feats]
         for second in views[1:]:
@@ -117,7 +117,7 @@ class LipschitzDistiller(nn.Module):
         # MMEngine calls the total `loss`. mmpretrain's heads call theirs so too, and would hide the total in the log.
         if 'loss' in losses:
             losses['student.loss'] = losses.pop('loss')
-        losses.update(self.distiller.compare(student_feats, targets))
+        losses.update(self.distiller.compare(student_feats, comparison))
         return self.distiller.capped(losses, self.parse_losses)
 
     def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:

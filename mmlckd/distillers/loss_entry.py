@@ -93,9 +93,20 @@ class LossEntry:
         return [(self.teacher, student.key, teacher.key) for student, teacher in pairs]
 
     @property
+    def places(self) -> list[tuple[str, str, Tap]]:
+        """Of each connected map its connector, views and tap: a connector may serve several grids of one's tokens."""
+        return [(key, self.views, tap) for key, tap in zip(self.connectors or (), self.student_taps)]
+
+    @property
     def key(self) -> str:
         """The name of this loss in the log."""
         return f'distiller.loss_{self.name}'
+
+    @property
+    def streams(self) -> bool:
+        """Whether the loss takes maps early and not formed: said by the class that has its ``compare``."""
+        owner = next((kind for kind in type(self.loss).__mro__ if 'compare' in vars(kind)), None)
+        return owner is not None and vars(owner).get('streams', False)
 
     @property
     def left_out(self) -> int:
@@ -130,7 +141,7 @@ class LossEntry:
             return self.loss.targets(teacher_feats, data_samples if self.views == 'first' else None)
         return teacher_feats
 
-    def compare(self, student_feats: Sequence[Tensor], targets: Any) -> Tensor:
+    def compare(self, student_feats: Sequence, targets: Any) -> Tensor:
         if isinstance(self.loss, DistillationLoss):
             value = self.loss.compare(student_feats, targets)
         else:

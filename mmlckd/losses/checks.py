@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from mmlckd.functional import AffineMap
 from mmlckd.validation import check_number
 
 
@@ -105,7 +106,7 @@ def check_consecutive(student_feats: Sequence, pairs: Sequence, loss: str) -> No
         raise ValueError(f'{len(student_feats)} map is tapped: {loss} compares consecutive maps and needs at least two')
 
 
-def check_batch(student: Sequence | Tensor, teacher: Sequence | Tensor) -> None:
+def check_batch(student: Sequence | Tensor | AffineMap, teacher: Sequence | Tensor) -> None:
     """See that both sides hold the same number of samples.
 
     Raises:
@@ -129,7 +130,7 @@ def check_one_batch(feats: Sequence[Tensor], side: str) -> None:
         raise ValueError(f"the {side}'s maps hold {sizes} samples: tap modules that see the same whole images")
 
 
-def check_pair(student: Tensor, teacher: Tensor, index: int, alike: str = 'shape') -> None:
+def check_pair(student: Tensor | AffineMap, teacher: Tensor, index: int, alike: str = 'shape') -> None:
     """See that two maps can be compared.
 
     Args:
@@ -158,5 +159,5 @@ def check_pair(student: Tensor, teacher: Tensor, index: int, alike: str = 'shape
         raise ValueError(f'{found}: this loss needs equal channels, so {remedies[0]}')
 
 
-def _channels(feat: Tensor) -> int:
+def _channels(feat: Tensor | AffineMap) -> int:
     return feat.shape[2 if feat.dim() == 3 else 1]

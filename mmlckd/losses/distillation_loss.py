@@ -59,6 +59,11 @@ class DistillationLoss(nn.Module):
     #: An entry's own ``views`` takes its place; a loss that needs both says 'both' here.
     views = 'first'
 
+    #: Whether this class's :meth:`compare` takes connected maps that are not formed, as
+    #: :class:`mmlckd.functional.AffineMap`, and has a :meth:`compare_early`. It does not count in subclasses that have
+    #: a ``compare`` of their own.
+    streams = False
+
     def __init__(self, loss_weight: float = 1.0):
         super().__init__()
         check_weight('loss_weight', loss_weight)
@@ -114,6 +119,17 @@ class DistillationLoss(nn.Module):
             maps, which other losses compare, too.
         """
         return [feat.detach() for feat in teacher_feats]
+
+    def compare_early(self, student_feats: Sequence, targets: Any) -> None:
+        """Compare what can be compared before the student's forward is over, where the class ``streams``.
+
+        Called after each of the student's maps of the first view, where the distiller hands them over one by one. What
+        is found goes into ``targets``, for :meth:`compare`.
+
+        Args:
+            student_feats: As in :meth:`compare`, with None for maps that are not there yet.
+            targets: What :meth:`targets` returned for this batch.
+        """
 
     def compare(self, student_feats: Sequence[Tensor], targets: Any) -> Tensor:
         """The loss of one batch, with ``loss_weight`` in it.

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mmlckd.functional import transmitting_norm
+from mmlckd.functional import AffineMap, transmitting_norm
 from mmlckd.registry import MODELS
 
 from .checks import check_batch, check_consecutive, check_weights, pick_weights
@@ -16,7 +16,7 @@ from .distillation_loss import DistillationLoss
 
 
 class PairNorms(NamedTuple):
-    """Transmitting norms of one pair of taps in the last batch, (B,) each, detached and still on the device."""
+    """Transmitting norms of one pair of taps, (B,) each, still on the device."""
 
     student: Tensor
     teacher: Tensor
@@ -47,6 +47,8 @@ class LipschitzKDLoss(DistillationLoss):
     Source: LONDON (Shang et al., ICCV 2021), the Lipschitz loss; distance 'absolute' with geometric weights. The
     scale-free distances and the centring are this project's.
     """
+
+    streams = True
 
     DISTANCES = {
         'log': lambda student, teacher: (student / teacher).log().square(),
@@ -81,7 +83,7 @@ class LipschitzKDLoss(DistillationLoss):
         """The norms of every pair of teacher maps (B, C, H, W) or tokens (B, N, C), (B,) each."""
         return [self._norm(*pair) for pair in zip(teacher_feats, teacher_feats[1:])]
 
-    def compare(self, student_feats: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    def compare(self, student_feats: Sequence[Tensor | AffineMap], targets: list[Any]) -> Tensor:
         """Loss of student maps against :meth:`targets`.
 
         Args:
@@ -96,15 +98,20 @@ class LipschitzKDLoss(DistillationLoss):
             ValueError: Unequal numbers of maps, fewer than two, unequal batches, or weights that do not fit.
         """
         check_consecutive(student_feats, targets, 'the Lipschitz loss')
-        check_batch(student_feats[0], targets[0])
-        self.last_norms = []
+        weights = self.weights_for(len(targets))
+        self.compare_early(student_feats, targets)
+        self.last_norms = [PairNorms(norms.student.detach(), norms.teacher) for norms in targets]
         total: Any = 0.0
-        pairs = zip(student_feats, student_feats[1:], targets)
-        for weight, (feat_in, feat_out, teacher) in zip(self.weights_for(len(targets)), pairs):
-            student = self._norm(feat_in, feat_out)
-            self.last_norms.append(PairNorms(student.detach(), teacher))
-            total = total + weight * self._masked_mean(student, teacher)
+        for weight, norms, last in zip(weights, targets, self.last_norms):
+            total = total + weight * self._masked_mean(norms.student, norms.teacher, self.kept(last))
         return self.loss_weight * total
+
+    def compare_early(self, student_feats: Sequence[Tensor | AffineMap | None], targets: list[Any]) -> None:
+        """Put the student's norm beside the teacher's, of each pair that is there."""
+        for k, (feat_in, feat_out) in enumerate(zip(student_feats, student_feats[1:])):
+            if feat_in is not None and feat_out is not None and not isinstance(targets[k], PairNorms):
+                check_batch(feat_in, targets[k])
+                targets[k] = PairNorms(self._norm(feat_in, feat_out), targets[k])
 
     def warnings(self, names: Sequence[str], student_shapes: Sequence[Sequence[int]]) -> list[str]:
         """Pairs of maps of one position, which say nothing once they are centred."""
@@ -139,15 +146,14 @@ class LipschitzKDLoss(DistillationLoss):
         named = dict(geometric=geometric, uniform=[1.0 / max(num_pairs, 1)] * num_pairs)
         return pick_weights('pair_weights', self.pair_weights, num_pairs, 'pair', named)
 
-    def _norm(self, feat_in: Tensor, feat_out: Tensor) -> Tensor:
+    def _norm(self, feat_in: Tensor | AffineMap, feat_out: Tensor | AffineMap) -> Tensor:
         return transmitting_norm(feat_in, feat_out, num_iters=self.num_iters, center=self.center)
 
     def kept(self, norms: PairNorms) -> Tensor:
         """(B,): which samples count in the mean over the batch."""
         return (torch.minimum(*norms) >= self.eps) & torch.add(*norms).isfinite()
 
-    def _masked_mean(self, student: Tensor, teacher: Tensor) -> Tensor:
-        valid = self.kept(self.last_norms[-1])
+    def _masked_mean(self, student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
         # Both sides are replaced before the distance is taken: a NaN that is masked later comes back in the derivative.
         self.left_out = self.left_out + (~valid).sum()
         distance = self.DISTANCES[self.distance](student.where(valid, 1.0), teacher.where(valid, 1.0))

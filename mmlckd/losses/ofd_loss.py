@@ -4,49 +4,26 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from mmlckd.functional import AffineMap, partial_squared_distance
 from mmlckd.registry import MODELS
 
 from .checks import check_counts, check_pair, check_weights, pick_weights
 from .distillation_loss import DistillationLoss
 from .margins import BATCHES, MeasuredMargin, is_affine_norm, norm_before, relu_margin
-from .positions import as_map
+from .positions import as_map, count_positions
 
 
-class PartialSquaredDistance(torch.autograd.Function):
-    """Sum over the entries of each sample with S > T' or T' > 0 of (S - T')^2: (B,).
+class _Compared(NamedTuple):
+    """The partial squared distance of one map, over the batch, and how many samples are not in it."""
 
-    The differences, which the backward pass needs, overwrite ``target``. They are found by minima and maxima alone,
-    since selecting by a mask takes twenty times as long on a CPU. The second result, (B,), is False for a sample that
-    is not finite; its distance is 0, with no gradient.
-    """
-
-    @staticmethod
-    def forward(ctx, student: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        for ours, theirs in zip(student.chunk(4), target.chunk(4)):  # in parts, to need little memory
-            difference = ours - theirs
-            # Below a target that is not positive nothing is asked. The floor of the difference is 0 there, and minus
-            # infinity elsewhere.
-            floor = theirs.clamp_min_(0.0).mul_(-torch.finfo(theirs.dtype).max)
-            torch.maximum(difference, floor, out=theirs)
-        # By channel first: one sum over all would lose digits.
-        squares = torch.linalg.vector_norm(target, dim=(2, 3)).square().sum(1)
-        finite = squares.isfinite()
-        ctx.save_for_backward(target.nan_to_num_(0.0, 0.0, 0.0), finite)
-        ctx.dtype = student.dtype
-        ctx.mark_non_differentiable(finite)
-        return squares.where(finite, 0.0), finite
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient: Tensor, _) -> tuple[Tensor, None]:
-        difference, finite = ctx.saved_tensors
-        return (difference * (2 * gradient * finite).view(-1, 1, 1, 1)).to(ctx.dtype), None
+    distance: Tensor
+    left_out: Tensor
 
 
 @MODELS.register_module()
@@ -85,6 +62,7 @@ class OFDLoss(DistillationLoss):
     """
 
     alike = 'shape'  # of both sides of a pair
+    streams = True
 
     def __init__(
         self,
@@ -169,33 +147,39 @@ class OFDLoss(DistillationLoss):
             self.margins = [None if norm is None else relu_margin(norm) for norm in self._norms]
         if len(teacher_feats) != len(self.margins):
             raise ValueError(f'{len(teacher_feats)} teacher maps and {len(self.margins)} margins: give one a map')
-        feats = [as_map(feat) for feat in teacher_feats]
         margins = [
-            self.measured[str(i)](feat) if margin is None else margin
-            for i, (feat, margin) in enumerate(zip(feats, self.margins))
+            self.measured[str(i)](as_map(feat)) if margin is None else margin
+            for i, (feat, margin) in enumerate(zip(teacher_feats, self.margins))
         ]
-        return [
-            torch.maximum(feat, margin.to(feat.device, torch.promote_types(feat.dtype, torch.float32)).view(-1, 1, 1))
-            for feat, margin in zip(feats, margins)
-        ]
+        return [_rectified(feat, margin) for feat, margin in zip(teacher_feats, margins)]
 
-    def compare(self, student_feats: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    def compare_early(self, student_feats: Sequence[Tensor | AffineMap | None], targets: list[Any]) -> None:
+        """Put the distance of each map that is there into the place of its target, whose memory is free then."""
+        for i, student in enumerate(student_feats):
+            if student is not None and not isinstance(targets[i], _Compared):
+                targets[i] = self._compared(i, student, targets[i])
+
+    def compare(self, student_feats: Sequence[Tensor | AffineMap], targets: list[Any]) -> Tensor:
         """Loss of student maps, at the teacher's channels, against :meth:`targets`, which are used up.
 
         Raises:
             ValueError: Shapes differ, or the weights do not fit.
         """
         check_counts(student_feats, targets)
+        weights = self.weights_for(len(targets))
+        self.compare_early(student_feats, targets)
         total: Any = 0.0
-        for i, (student, target, weight) in enumerate(zip(student_feats, targets, self.weights_for(len(targets)))):
-            student = as_map(student)
-            check_pair(student, target, i)
-            target = target.to(torch.promote_types(student.dtype, target.dtype))
-            distance, finite = PartialSquaredDistance.apply(student, target)
-            self.left_out = self.left_out + (~finite).sum()
-            positions = student.shape[2] * student.shape[3] if self.reduction == 'mean' else 1
-            total = total + weight * distance.sum() / max(positions, 1)
+        for student, compared, weight in zip(student_feats, targets, weights):
+            self.left_out = self.left_out + compared.left_out
+            total = total + weight * compared.distance / (count_positions(student) if self.reduction == 'mean' else 1)
         return self.loss_weight * total / max(len(student_feats[0]), 1)
+
+    @staticmethod
+    def _compared(index: int, student: Tensor | AffineMap, target: Tensor) -> _Compared:
+        check_pair(student, target, index)
+        target = target.to(torch.promote_types(student.dtype, target.dtype))
+        distance, finite = partial_squared_distance(student, target)
+        return _Compared(distance, (~finite).sum())
 
     def weights_for(self, num_maps: int) -> list[float]:
         """The weight of each map, shallow to deep."""
@@ -204,3 +188,9 @@ class OFDLoss(DistillationLoss):
 
     def extra_repr(self) -> str:
         return f'{super().extra_repr()}, map_weights={self.map_weights!r}, reduction={self.reduction!r}'
+
+
+def _rectified(feat: Tensor, margin: Tensor) -> Tensor:
+    """The maximum of a teacher's map or tokens and the margins of their channels."""
+    margin = margin.to(feat.device, torch.promote_types(feat.dtype, torch.float32))
+    return torch.maximum(feat, margin if feat.dim() == 3 else margin.view(-1, 1, 1))

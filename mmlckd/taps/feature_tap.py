@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ class FeatureTap:
             :class:`EverythingTapped` (caught here) as soon as every tap has its tensor.
         copy: Taps whose tensor is overwritten in place later on, so that a copy is collected.
         images: Where given, only the forward whose ``backbone`` takes this very tensor is collected from, of several.
+        arrive: Called with each tap, its tensor and the number of the call, as soon as it is collected.
 
     Attributes:
         maps: The tensors by tap.
@@ -47,12 +48,14 @@ class FeatureTap:
         last_calls: dict[Tap, int] | None = None,
         copy: Sequence[Tap] = (),
         images: torch.Tensor | None = None,
+        arrive: Callable[[Tap, Tensor, int], None] | None = None,
     ):
         self.model = model
         self.taps = list(dict.fromkeys(taps))
         self.last_calls = last_calls
         self.copy = set(copy)
         self.images = images
+        self.arrive = arrive
         self.calls = Counter()
         self.maps: dict[Tap, Tensor] = {}
         self.size: tuple[int, int] | None = None
@@ -132,5 +135,7 @@ class FeatureTap:
             self.without_grad.discard(tap)
         else:
             self.without_grad.add(tap)
+        if self.arrive is not None:
+            self.arrive(tap, self.maps[tap], call)
         if self.last_calls is not None and len(self.maps) == len(self.taps):
             raise EverythingTapped

@@ -18,7 +18,8 @@ from mmlckd.losses import LipschitzKDLoss
 from mmlckd.registry import MODELS
 from mmlckd.taps import FeatureTap
 
-PLAIN, REDUCED, NAIVE = 'Lipschitz alone, no connectors', 'ours, teacher in half precision', 'naive'
+PLAIN, THROUGH = 'Lipschitz alone, no connectors', 'Lipschitz alone, through connectors'
+REDUCED, NAIVE = 'ours, teacher in half precision', 'naive'
 GUIDED = 'ours with a second view'
 
 
@@ -72,16 +73,16 @@ def variants(model, data, reduced):
             losses = forward(inputs, samples, mode='loss')
         update(losses)
 
-    plain = [
-        replace(entry, connectors=None, max_share=None)
-        for entry in model.distiller.entries
-        if isinstance(entry.loss, LipschitzKDLoss)
+    through = [
+        replace(entry, max_share=None) for entry in model.distiller.entries if isinstance(entry.loss, LipschitzKDLoss)
     ]
+    plain = [replace(entry, connectors=None) for entry in through]
     alone = super(LipschitzDistiller, model).forward  # the student's own
     functions = {
         'student alone': partial(step, alone),
         'floor': partial(step, alone, model.distiller.teacher),
         PLAIN: partial(step, entries=plain),
+        THROUGH: partial(step, entries=through),
         'ours': step,
     }
     for entry in model.distiller.entries:

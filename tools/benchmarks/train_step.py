@@ -5,7 +5,7 @@ tap without gradient. These are compared with it:
 
 - the student alone;
 - the recipe, whole and without each of its losses;
-- the Lipschitz loss alone, without connectors;
+- the Lipschitz loss alone, without connectors and through them;
 - the recipe with its teacher in bfloat16 (float16 on a GPU);
 - the recipe with a second view of each batch, and local Lipschitz guidance on the logits (in detection on maps);
 - the naive way: a teacher that runs through its own losses, as in general-purpose distillation wrappers.
@@ -35,6 +35,7 @@ from step_variants import (
     GUIDED,
     NAIVE,
     PLAIN,
+    THROUGH,
     guided,
     half_precision_error,
     reading,
@@ -87,7 +88,8 @@ def measure(name, args, console):
         }
     )
     times = in_turns(functions, args.rounds, args.device, name, console)
-    memory = {key: peak_mib(functions[key], args.device) for key in ('student alone', 'floor', PLAIN, 'ours', GUIDED)}
+    weighed = 'student alone', 'floor', PLAIN, THROUGH, 'ours', GUIDED
+    memory = {key: peak_mib(functions[key], args.device) for key in weighed}
     interval, middle = SpectralNormHook().interval, {key: summary(values)['median'] for key, values in times.items()}
     rows = {}
     for key in steps:

@@ -28,10 +28,10 @@ class Workload(NamedTuple):
 
 
 WORKLOADS = dict(
-    cifar_a=Workload('configs/lckd/cifar100_wrn28-4_to_wrn16-4.py', 32, 64, 1.05, 1.15),
-    faster_rcnn=Workload('configs/lckd/voc_faster_rcnn_r101_to_r18.py', 320, 2, 1.05, 1.15),
-    deeplabv3plus=Workload('configs/lckd/voc_deeplabv3plus_r101_to_r18.py', 256, 2, 1.05, 1.15),
-    mobilenet=Workload('configs/lckd/imagenet_resnet50_to_mobilenet.py', 224, 8, 1.10, 1.20),
+    cifar_a=Workload('configs/lckd/cifar100_wrn28-4_to_wrn16-4.py', 32, 64, 1.05, 1.10),
+    faster_rcnn=Workload('configs/lckd/voc_faster_rcnn_r101_to_r18.py', 320, 2, 1.05, 1.10),
+    deeplabv3plus=Workload('configs/lckd/voc_deeplabv3plus_r101_to_r18.py', 256, 2, 1.05, 1.10),
+    mobilenet=Workload('configs/lckd/imagenet_resnet50_to_mobilenet.py', 224, 8, 1.10, 1.25),
     cifar_c=Workload('configs/lckd/cifar100_wrn28-4_to_wrn16-2.py', 32, 64),
     cifar_e=Workload('configs/lckd/cifar100_pyramidnet200_to_wrn28-4.py', 32, 16),
     imagenet_resnet=Workload('configs/lckd/imagenet_resnet152_to_resnet50.py', 224, 2),

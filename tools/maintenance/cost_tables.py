@@ -11,8 +11,10 @@ RECORDS = Path(__file__).resolve().parents[2] / 'tools' / 'benchmarks' / 'record
 VARIANTS = {  # in the record: its title in the table
     'student alone': 'student alone',
     'Lipschitz alone, no connectors': 'Lipschitz alone',
+    'Lipschitz alone, through connectors': 'through connectors',
     'ours': 'ours',
     'ours, teacher in half precision': 'ours, teacher in bf16',
+    'ours with a second view': 'with a second view',
     'naive': 'naive',
 }
 MOMENTS = {  # of a kill, in the order of a run
@@ -64,8 +66,9 @@ def step_table() -> str:
         "Floor: the student's step plus the teacher's forward to its deepest tap. The other times are parts of the "
         f'floor: medians of {rounds} rounds in turns, {record["threads"]} threads, {record["device"]}, '
         f'torch {record["torch"]}, {record["units"]}. Lipschitz alone: without connectors and other losses. Ours: the '
-        'recipe, with connectors and OFD. Naive: the teacher runs through its own heads and losses. Peak memory: ours, '
-        "as a part of the floor's. "
+        'recipe, with connectors and OFD. With a second view: ours, and local Lipschitz guidance between two views of '
+        'each image. Naive: the teacher runs through its own heads and losses. Peak memory: ours, as a part of the '
+        "floor's. "
         "Hook: the part of training that reading every layer's norm takes. "
         f'Targets met: {len(targets) - len(missed)} of {len(targets)}; missed: {"; ".join(missed) or "none"}.'
     )

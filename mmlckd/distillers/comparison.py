@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from mmlckd.compatibility import is_compiling
 from mmlckd.functional import AffineMap
@@ -38,6 +40,7 @@ class Comparison:
         last_calls: Mapping[Tap, int],
     ):
         self.entries, self.connectors, self.targets, self.last_calls = entries, connectors, targets, last_calls
+        self._with_grad = torch.is_grad_enabled()
         self._connected: dict[tuple[str, str, Tap], Tensor | AffineMap] = {}
         self._arrived: dict[str, list[Tensor | AffineMap | None]] = {
             entry.name: [None] * len(entry.student_taps)
@@ -53,6 +56,12 @@ class Comparison:
         """
         if is_compiling() or (tap.call == -1 and call < self.last_calls[tap]):
             return
+        # As outside of the student's forward. A block of it may be frozen under no_grad, or a checkpoint, which would
+        # take all that is kept for the backward pass as its own.
+        with torch.set_grad_enabled(self._with_grad), saved_tensors_hooks(_as_it_is, _as_it_is):
+            self._arrive(tap, feat, call)
+
+    def _arrive(self, tap: Tap, feat: Tensor, call: int) -> None:
         for entry in self.entries:
             maps = self._arrived.get(entry.name)
             if maps is None or tap not in entry.student_taps:
@@ -98,3 +107,7 @@ class Comparison:
             streams = all(other.streams for other in self.entries if place in other.places)
             self._connected[place] = connector.fold(feat) if streams else connector(feat)
         return self._connected[place]
+
+
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor

@@ -7,10 +7,13 @@ import weakref
 
 import pytest
 import torch
-from test_lipschitz_distiller import KD, LIPSCHITZ, build, wrn
+from test_lipschitz_distiller import KD, LIPSCHITZ, TAPS, build, wrn
+from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from mmlckd.functional import AffineMap
 from mmlckd.losses import LipschitzKDLoss, OFDLoss
+from mmlckd.registry import MODELS
 
 LOSSES = dict(lipschitz=dict(LIPSCHITZ, connectors=True), ofd=dict(type='mmlckd.OFDLoss', connectors=True), kd=dict(KD))
 
@@ -108,3 +111,50 @@ def test_a_call_more_than_in_the_dry_run_is_refused(batch):
     model.backbone.register_forward_hook(lambda module, args, output: norm(torch.ones(2, 64, 7, 7).double()) and None)
     with pytest.raises(ValueError, match=r'backbone\.bn fired 2 times in one forward, and 1 times in the dry run'):
         model(**batch, mode='loss')
+
+
+class Checkpointed(nn.Module):
+    """A block that keeps nothing for its backward pass, and runs its forward again there."""
+
+    def __init__(self, block):
+        super().__init__()
+        self.block = block
+
+    def forward(self, feat):
+        return checkpoint(self.block, feat, use_reentrant=False)
+
+
+class Frozen(Checkpointed):
+    def forward(self, feat):
+        with torch.no_grad():
+            return self.block(feat)
+
+
+def test_a_map_inside_a_checkpoint(batch):
+    student = wrn()
+    student['backbone']['dropout'] = 0.0
+    results = []
+    for wrap in (False, True):
+        torch.manual_seed(0)
+        network = MODELS.build(student)
+        taps = list(TAPS)
+        if wrap:
+            network.backbone.layer2[0] = Checkpointed(network.backbone.layer2[0])
+            taps[0] = 'backbone.layer2.0.block.bn1'
+        model = build(network, losses=copy.deepcopy(LOSSES), taps=dict(student=taps, teacher=TAPS)).train().double()
+        model.distiller.teacher.load()
+        losses, grads, _ = step(model, batch)
+        results.append([losses, list(grads.values())])
+    torch.testing.assert_close(*results)
+
+
+def test_connectors_of_a_frozen_map_learn_all_the_same(batch):
+    torch.manual_seed(0)
+    network = MODELS.build(wrn())
+    network.backbone.layer2[0] = Frozen(network.backbone.layer2[0])
+    taps = ['backbone.layer2.0.block.bn1', *TAPS[1:]]
+    model = build(network, losses=copy.deepcopy(LOSSES), taps=dict(student=taps, teacher=TAPS)).train().double()
+    model.distiller.teacher.load()
+    _, grads, _ = step(model, batch)
+    found = [value for name, value in grads.items() if name.startswith('distiller.')]
+    assert len(found) == 3 * 3 and all(value is not None for value in found)  # DDP wants a gradient of every weight

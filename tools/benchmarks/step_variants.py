@@ -37,6 +37,7 @@ def guided(config, model):
     taps = dict(taps=deepest, connectors=True) if hasattr(model, 'roi_head') else dict(taps='logits')
     local = dict(type='mmlckd.LocalLipschitzKDLoss', **taps)
     other = build(dict(config, view=dict(type='mmlckd.MixedView'), losses=dict(config['losses'], local=local)))
+    other.load_state_dict(model.state_dict(), strict=False)  # a detector's cost depends on what it proposes
     for one, teacher in other.distiller.teachers.items():
         teacher.model.load_state_dict(model.distiller.teachers[one].model.state_dict())
     return other

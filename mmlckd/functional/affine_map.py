@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,7 +11,6 @@ from torch import Tensor
 _CPU_PART, _GPU_PART = 2**18, 2**24
 
 
-@dataclass
 class AffineMap:
     """The map A (x - mean) + bias, at every position of a map x.
 
@@ -27,10 +25,8 @@ class AffineMap:
     Source: this project.
     """
 
-    feat: Tensor
-    weight: Tensor
-    mean: Tensor
-    bias: Tensor
+    def __init__(self, feat: Tensor, weight: Tensor, mean: Tensor, bias: Tensor):
+        self.feat, self.weight, self.mean, self.bias = feat, weight, mean, bias
 
     @property
     def shape(self) -> torch.Size:

@@ -71,7 +71,7 @@ class _Seen(Function):
     @staticmethod
     def setup_context(ctx, inputs, output):
         feat, pooled, row, mean, finite, grid, ctx.center = inputs
-        ctx.dtype, ctx.shape = feat.dtype, feat.shape
+        ctx.dtype, ctx.shape, ctx.affine = feat.dtype, feat.shape, mean is not None
         ctx.grid = grid if needs_pooling(feat, grid) else None
         kept = feat if row.requires_grad else None
         ctx.save_for_backward(row, finite, mean, kept)
@@ -94,8 +94,8 @@ class _Seen(Function):
         return to_feat.to(ctx.dtype), None, to_row, to_mean, *[None] * 3
 
     @staticmethod
-    def jvp(ctx, tangent, pooled, row_tangent, *_):
-        if row_tangent is not None:
+    def jvp(ctx, tangent, *_):
+        if ctx.affine:
             raise RuntimeError('an AffineMap is differentiable in reverse mode only: take its dense() map')
         row, finite = ctx.saved_tensors
         seen = torch.bmm(row, positions(tangent).to(row.dtype)).squeeze(1)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor
+
+from mmlckd.functional import AffineMap
 
 
 def positions(feat: Tensor) -> Tensor:
@@ -19,7 +19,7 @@ def positions(feat: Tensor) -> Tensor:
     return feat.mT if feat.dim() == 3 else feat.flatten(2)
 
 
-def count_positions(feat: Any) -> int:
+def count_positions(feat: Tensor | AffineMap) -> int:
     """How many positions a map (B, C, H, W), or tokens (B, N, C), have; at least 1."""
     return max(1, feat.shape[2] * feat.shape[3] if feat.dim() == 4 else feat.shape[1])
 

@@ -28,12 +28,12 @@ def batch(classification):
     return dict(inputs=torch.randn(2, 3, 28, 28).double(), data_samples=classification.batch['data_samples'])
 
 
-def still(**options):
+def still():
     """A distiller without dropout, in training mode."""
     torch.manual_seed(0)
     student = wrn()
     student['backbone']['dropout'] = 0.0
-    model = build(student, losses=copy.deepcopy(LOSSES), **options).train()
+    model = build(student, losses=copy.deepcopy(LOSSES)).train()
     model.distiller.teacher.load()
     return model.double()
 

@@ -295,6 +295,7 @@ def test_a_compiled_step_is_the_same_step(batch):
         torch.manual_seed(0)
         student = wrn()
         student['backbone']['dropout'] = 0.0
+        # At weight 1 its gradient is so large that the second step tells the rounding of the first.
         ofd = dict(type='mmlckd.OFDLoss', connectors=True, loss_weight=1e-5)
         model = build(student, losses=dict(lipschitz=dict(LIPSCHITZ, connectors=True), ofd=ofd, kd=KD)).train()
         model.distiller.teacher.load()

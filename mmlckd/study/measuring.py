@@ -25,7 +25,7 @@ CLASSIFIED = dict(
     noise=(16.0, 32.0, 64.0), blur=(0.5, 1.0, 2.0), contrast=(0.5, 0.25, 0.1), fgsm=(2.0, 4.0, 8.0), pgd=(2.0, 4.0, 8.0)
 )
 DENSE = dict(noise=(16.0, 32.0), blur=(1.0, 2.0))
-ATTACKED = 400  # test images that the costly attack is run on, the first of them
+ATTACKED = 200  # test images that the costly attack is run on, the first of them
 POINTS = 50  # test images at which the local Lipschitz constant is taken
 TITLES = dict(fgsm='FGSM', pgd='PGD')
 

@@ -1,4 +1,7 @@
-"""Pairs of digits, 300 training images in batches of 25, 20 epochs: WRN-16-2 to WRN-10-1. The losses are those of mnist5k_100.py."""
+"""Pairs of digits, 300 training images in batches of 25, 16 epochs: WRN-16-2 to WRN-10-1.
+
+The losses are those of mnist5k_100.py.
+"""
 _base_ = './pairs_student.py'
 data_root = 'data/digit_pairs'
 teacher_config, teacher_checkpoint = 'configs/study/recipes/pairs_teacher.py', 'work_dirs/pairs_teacher/epoch_15.pth'

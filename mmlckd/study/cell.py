@@ -25,11 +25,13 @@ METHODS = dict(
     kd='KD',
     kd_views='KD on both views',
     ofd='OFD',
+    ofd_views='OFD on both views',
     fsp='FSP',
     at='AT',
     lipschitz='Lipschitz',
     lipschitz_local='local Lipschitz',
 )
+CHANGES = dict(long='twice as long')
 LR = 'lr'  # the learning rate's name among the weights
 
 
@@ -37,7 +39,7 @@ def method_title(method: tuple[str, ...]) -> str:
     """The name of a method in tables: the names of its losses and changes."""
     if not any(name in METHODS for name in method):
         method = ('alone', *method)
-    return ' + '.join(METHODS.get(name, name) for name in method)
+    return ' + '.join({**CHANGES, **METHODS}.get(name, name) for name in method)
 
 
 @functools.cache  # a study reads few recipes, hundreds of times

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -20,13 +20,14 @@ from mmlckd.taps import Preprocessing
 
 # The name of each task's result, and its factor to per cent.
 RESULTS = {'accuracy/top1': 1.0, 'pascal_voc/mAP': 100.0, 'coco/bbox_mAP': 100.0, 'mIoU': 1.0}
-# Strengths of what is done to test images: see mmlckd.analysis.robust_accuracy.
-CLASSIFIED = dict(
+Changes = Mapping[str, Sequence[float]]
+# What is done to test images, and how strongly: see mmlckd.analysis.robust_accuracy.
+CLASSIFIED: Changes = dict(
     noise=(16.0, 32.0, 64.0), blur=(0.5, 1.0, 2.0), contrast=(0.5, 0.25, 0.1), fgsm=(2.0, 4.0, 8.0), pgd=(2.0, 4.0, 8.0)
 )
-DENSE = dict(noise=(16.0, 32.0), blur=(1.0, 2.0))
-ATTACKED = 200  # test images that the costly attack is run on, the first of them
-POINTS = 50  # test images at which the local Lipschitz constant is taken
+DENSE: Changes = dict(noise=(16.0, 32.0), blur=(1.0, 2.0))
+# How many test images are changed, how many of them suffer PGD, and how many have their local constant taken.
+CHANGED, ATTACKED, POINTS = 1000, 100, 50
 TITLES = dict(fgsm='FGSM', pgd='PGD')
 
 
@@ -42,15 +43,19 @@ def result_of(metrics: dict[str, float]) -> float:
     raise ValueError(f'the evaluation gives {", ".join(metrics)}: a study compares one of {", ".join(RESULTS)}')
 
 
-def measure(runner: Runner) -> dict[str, float]:
+def measure(runner: Runner, changes: Changes | None = None) -> dict[str, float]:
     """The test result, clean and on changed images.
 
-    A classifier has also its training result, accuracy under attack, log loss, calibration error and local constant.
+    A classifier has also its training result, log loss, calibration error and local constant.
+
+    Args:
+        runner: Has the trained model and the data.
+        changes: What is done to the images, kind to strengths; without it, all that a study reports of the task.
     """
     result = dict(test=result_of(runner.test()))
     if runner.cfg.get('default_scope') == 'mmpretrain':
-        return {**result, 'train': _train_accuracy(runner), **_classified(runner)}
-    for kind, strengths in DENSE.items():
+        return {**result, 'train': _train_accuracy(runner), **_classified(runner, changes or CLASSIFIED)}
+    for kind, strengths in (changes or DENSE).items():
         for strength in strengths:
             with _changed_inputs(runner.model.data_preprocessor, kind, strength):
                 result[f'{kind} {strength:g}'] = result_of(runner.test())
@@ -92,25 +97,26 @@ def _train_accuracy(runner: Runner) -> float:
     return 100 * statistics.fmean(float(sample.pred_label == sample.gt_label) for sample in samples)
 
 
-def _classified(runner: Runner) -> dict[str, float]:
+def _classified(runner: Runner, changes: Changes) -> dict[str, float]:
     """What is measured of a classifier on the test images, as a function of pixel values."""
     with evaluating(runner.model):
         view = pixel_view(runner.model, list(runner.test_dataloader))
         if view.labels is None:
             raise ValueError('a test image has not one label: a study measures classifiers with one label an image')
         images, labels = torch.cat(view.images), torch.cat(view.labels)
-        step = max(1, len(images) // POINTS)
-        few = dict(pgd=CLASSIFIED['pgd'])
-        many = {kind: strengths for kind, strengths in CLASSIFIED.items() if kind not in few}
-        accuracies = robust_accuracy(view.function, list(zip(view.images, view.labels)), many)
-        accuracies.update(robust_accuracy(view.function, [(images[:ATTACKED], labels[:ATTACKED])], few))
-        local = local_lipschitz(view.function, images[::step][:POINTS])
+        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))  # test files may go by class
+        changed, attacked, points = (order[:count] for count in (CHANGED, ATTACKED, POINTS))
+        many, few = ({kind: changes[kind] for kind in changes if (kind == 'pgd') is costly} for costly in (False, True))
+        batches = [(images[part], labels[part]) for part in changed.split(len(view.images[0]))]
+        accuracies = robust_accuracy(view.function, batches, many)
+        accuracies.update(robust_accuracy(view.function, [(images[attacked], labels[attacked])], few))
+        local = local_lipschitz(view.function, images[points])
         with torch.no_grad():
             logits = torch.cat([view.function(batch) for batch in view.images])
     result = {
         f'{TITLES.get(kind, kind)} {strength:g}': value
         for kind, values in accuracies.items()
-        for strength, value in zip(CLASSIFIED[kind], values)
+        for strength, value in zip(changes[kind], values)
     }
     result['log loss'] = F.cross_entropy(logits.double(), labels).item()
     result['calibration error'] = expected_calibration_error(logits, labels)

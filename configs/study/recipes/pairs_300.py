@@ -1,4 +1,4 @@
-"""Pairs of digits, 300 training images in batches of 25, 16 epochs: WRN-16-2 to WRN-10-1.
+"""Pairs of digits, 300 training images in batches of 25, 28 epochs: WRN-16-2 to WRN-10-1.
 
 The losses are those of mnist5k_100.py.
 """

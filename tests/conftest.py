@@ -97,7 +97,10 @@ def mnist(tmp_path_factory):
     return out
 
 
-ALONE, TEACHER, GUIDED = (f'configs/demo/mnist5k_{name}.py' for name in ('wrn10-1', 'wrn16-2', 'wrn16-2_to_wrn10-1'))
+ALONE, TEACHER, GUIDED, LONDON = (
+    f'configs/demo/mnist5k_{name}.py'
+    for name in ('wrn10-1', 'wrn16-2', 'wrn16-2_to_wrn10-1', 'wrn16-2_to_wrn10-1_london')
+)
 
 
 def on_mnist(mnist):

@@ -1,4 +1,4 @@
-"""The demo: a teacher, a student alone and a Lipschitz-guided student on real digits, then a table and a figure.
+"""The demo: a teacher, a student alone and a distilled student on real digits, then a table and a figure.
 
     python tools/demo.py            # what `make demo` runs; what is finished already is not run again
     python tools/demo.py --task detection --seed 1 --work-dir work_dirs/demo_seed1
@@ -19,21 +19,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from mmengine.runner import Runner, set_random_seed
+from mmengine.runner import Runner
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mmlckd.analysis import profile_distance, transmitting_profile
 from mmlckd.checkpoints import load_weights
 from mmlckd.cli import run_tool
-from mmlckd.config import bare_config, bare_model, find_file, read_config, tool_command
-from mmlckd.registry import MODELS
-from mmlckd.taps import default_input_shape
+from mmlckd.config import bare_config, find_file, read_config, tool_command
+from mmlckd.study.measuring import measure
+from mmlckd.study.tables import MEASURES
 
 
 class Demo(NamedTuple):
-    """One task: what its data is and is made by, its three configs, and how the result is called and read."""
+    """One task: what its data is and is made by, its three configs, what the table calls them, and what it shows."""
 
     data: str
     prepare: str
@@ -41,8 +40,9 @@ class Demo(NamedTuple):
     student: str
     runs: tuple[str, str, str]
     metric: str
-    key: str
-    factor: float
+    changes: dict[str, tuple[float, ...]]
+    shown: tuple[str, ...]
+    legend: str
     tested_on: str
 
     @property
@@ -57,7 +57,10 @@ SCENES = dict(
     data='data/digit_scenes/VOCdevkit',
     prepare='tools/prepare_digit_scenes.py',
     tested_on='400 scenes',
-    runs=('teacher, 32 channels', 'student, 16 channels, alone', 'student, 16 channels, Lipschitz-guided'),
+    runs=('teacher, 32 channels', 'student, 16 channels, alone', 'student, 16 channels, distilled'),
+    changes=dict(noise=(16.0, 32.0)),
+    shown=('noise 16', 'noise 32'),
+    legend='Noise: its standard deviation in pixel values, 0 to 255.',
 )
 DEMOS = dict(
     classification=Demo(
@@ -68,11 +71,13 @@ DEMOS = dict(
         runs=(
             'teacher WRN-16-2, 2,000 images',
             'student WRN-10-1 alone, 100 images',
-            'student Lipschitz-guided, 100 images',
+            'student WRN-10-1 guided, 100 images',
         ),
-        metric='test accuracy %',
-        key='accuracy/top1',
-        factor=1.0,
+        metric='accuracy %',
+        changes=dict(noise=(32.0,), fgsm=(8.0,)),
+        shown=('noise 32', 'FGSM 8', 'local constant'),
+        legend='Noise and attack (FGSM): in pixel values, 0 to 255. Local constant: how far the logits move at most '
+        'for a small step of the image, in logits per pixel value, mean over 50 test images.',
         tested_on='MNIST-5k, 2,000 test images',
     ),
     detection=Demo(
@@ -80,16 +85,12 @@ DEMOS = dict(
         teacher='digits_faster_rcnn_r18x32',
         student='digits_faster_rcnn_r18x16',
         metric='mAP50 %',
-        key='pascal_voc/mAP',
-        factor=100.0,
     ),
     segmentation=Demo(
         **SCENES,
         teacher='digits_deeplabv3plus_r18x32',
         student='digits_deeplabv3plus_r18x16',
         metric='mIoU %',
-        key='mIoU',
-        factor=1.0,
     ),
 )
 
@@ -159,30 +160,13 @@ def train(config, title, args, console):
 
 
 def evaluate(config_path, checkpoint, args):
-    """Test result, parameters, and the runner that holds the model and the test batches."""
-    demo = DEMOS[args.task]
+    """Parameters of the network, and its test results, clean and on changed images."""
     config = bare_config(read_config(config_path))
     config.update(work_dir=str(work_dir_of(config_path, args) / 'test'), log_level='ERROR')
     runner = Runner.from_cfg(config)
     load_weights(runner.model, str(checkpoint))
-    value = float(demo.factor * runner.test()[demo.key])
-    return dict(
-        value=value, parameters=sum(parameter.numel() for parameter in runner.model.parameters()), runner=runner
-    )
-
-
-def profile(model, runner, taps, images=400):
-    loader = runner.test_dataloader
-    batches = (batch for batch, _ in zip(loader, range(images // loader.batch_size)))
-    return transmitting_profile(model, batches, taps, default_input_shape(model))
-
-
-def untrained(config_path, seed):
-    """The student as its training started."""
-    set_random_seed(seed)
-    model = MODELS.build(bare_model(read_config(config_path)))
-    model.init_weights()
-    return model
+    parameters = sum(weight.numel() for weight in runner.model.parameters())
+    return dict(parameters=parameters, **measure(runner, DEMOS[args.task].changes))
 
 
 def main(args):
@@ -194,51 +178,31 @@ def main(args):
     console.print(f'[dim]testing on {demo.tested_on}[/dim]')
     results = {config: evaluate(config, checkpoint, args) for config, checkpoint in checkpoints.items()}
 
-    teacher_config, _, guided = demo.configs
-    taps = read_config(guided).model.taps
-    runner = results[teacher_config]['runner']
-    teacher = profile(runner.model, runner, taps)
-    for config in demo.configs[1:]:
-        student = results[config]['runner'].model
-        results[config].update(
-            before=profile_distance(profile(untrained(config, args.seed), runner, taps), teacher),
-            after=profile_distance(profile(student, runner, taps), teacher),
-        )
-    folder = work_dir_of(guided, args)
-    history = json.loads((folder / 'lipschitz.json').read_text())
-    through_connectors = [
-        sum(map(abs, reading['log_ratio'])) / len(reading['log_ratio']) for reading in (history[0], history[-1])
-    ]
-
     table = Table(title=demo.tested_on)
-    for column in ('', 'parameters', demo.metric, 'Lipschitz distance'):
+    for column in ('', 'parameters', demo.metric, *(MEASURES[name][0] for name in demo.shown)):
         table.add_column(column, justify='right' if column else 'left')
     for config, row in results.items():
-        distance = f'{row["before"]:.2f} to {row["after"]:.2f}' if 'before' in row else '-'
-        table.add_row(titles[config], f'{row["parameters"]:,}', f'{row["value"]:.2f}', distance)
+        shown = [f'{row[name]:.{MEASURES[name][1]}f}' for name in ('test', *demo.shown)]
+        table.add_row(titles[config], f'{row["parameters"]:,}', *shown)
     console.print(table)
-    console.print(
-        'Lipschitz distance: mean |log(student norm / teacher norm)| over pairs of taps and 400 test images, '
-        "on the maps themselves. Through the connectors, where the loss compares them, the guided student's went from "
-        f'{through_connectors[0]:.2f} to {through_connectors[1]:.2f} (first and last training batch).'
-    )
+    console.print(demo.legend)
     record = dict(
         task=args.task,
         metric=demo.metric,
+        shown=demo.shown,
+        legend=demo.legend,
         seed=args.seed,
         torch=torch.__version__,
         seconds=time.time() - start,
-        distance_through_connectors=through_connectors,
-        results={
-            titles[config]: {key: value for key, value in row.items() if key != 'runner'}
-            for config, row in results.items()
-        },
+        results={titles[config]: row for config, row in results.items()},
     )
+    distilled = demo.configs[-1]
+    folder = work_dir_of(distilled, args)
     (folder / 'demo.json').write_text(json.dumps(record, indent=2) + '\n')
     for what, path in (
-        ('figure of the norms over training', folder / 'lipschitz.png'),
+        ('figure of the training', folder / 'lipschitz.png'),
         ('this table as data', folder / 'demo.json'),
-        ('guided student, a plain OpenMMLab checkpoint', checkpoints[guided]),
+        ('distilled student, a plain OpenMMLab checkpoint', checkpoints[distilled]),
         ('data', demo.data),
     ):
         console.print(f'{what}: [bold]{path}[/bold]', soft_wrap=True)

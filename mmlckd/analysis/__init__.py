@@ -7,7 +7,7 @@ from .history_figures import columns_of, plot_history, plot_layers
 from .layer_norms import LayerNorms
 from .local_lipschitz import local_lipschitz
 from .product_bound import Bound, product_bound
-from .profile import profile_distance, transmitting_profile
+from .profile import transmitting_profile
 from .report import Options, analyze
 from .report_text import report_gaps, report_page, report_table
 from .robustness import robust_accuracy
@@ -23,7 +23,6 @@ __all__ = [
     'plot_layers',
     'plot_report',
     'product_bound',
-    'profile_distance',
     'report_gaps',
     'report_page',
     'report_table',

@@ -43,17 +43,3 @@ def transmitting_profile(
             norms = [transmitting_norm(before, after, center=center) for before, after in zip(maps, maps[1:])]
             columns.append(torch.stack(norms).cpu())
     return torch.cat(columns, dim=1)
-
-
-def profile_distance(student: Tensor, teacher: Tensor) -> float:
-    """Mean over pairs and images of |log(student / teacher)|.
-
-    Args:
-        student, teacher: (pairs, images), positive, of :func:`transmitting_profile`.
-
-    Returns:
-        A number without unit; e to this power is the typical factor between the two.
-
-    Source: this project.
-    """
-    return (student / teacher).log().abs().mean().item()

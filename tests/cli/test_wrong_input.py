@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ALONE, GUIDED, ROOT, TEACHER, on_mnist, run
+from conftest import ALONE, LONDON, ROOT, TEACHER, on_mnist, run
 
-TRAIN, TEST, ANALYZE = f'tools/train.py {GUIDED}', f'tools/test.py {ALONE}', f'tools/analyze_lipschitz.py {GUIDED}'
+TRAIN, TEST, ANALYZE = f'tools/train.py {LONDON}', f'tools/test.py {ALONE}', f'tools/analyze_lipschitz.py {LONDON}'
 DISTILLER = "model = dict(_delete_=True, type='mmlckd.LipschitzDistiller', {})"
 STUDENT = 'student={{_base_.model.student}}'
 LOSSES = 'losses={{_base_.model.losses}}, taps={{_base_.model.taps}}'
@@ -675,7 +675,7 @@ def test_options(what, options, sentence, places):
 
 @pytest.mark.parametrize('what, text, sentence', CONFIGS, ids=[case[0] for case in CONFIGS])
 def test_configs(what, text, sentence, places):
-    base = '' if '_base_ =' in text else f"_base_ = '{ROOT / GUIDED}'\n"
+    base = '' if '_base_ =' in text else f"_base_ = '{ROOT / LONDON}'\n"
     places['config'].write_text(f'{base}{text}\n')
     check(
         what,

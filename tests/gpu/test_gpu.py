@@ -10,7 +10,7 @@ import copy
 
 import pytest
 import torch
-from conftest import COMPILES, GUIDED, TEACHER
+from conftest import COMPILES, LONDON, TEACHER
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmpretrain.structures import DataSample
@@ -41,7 +41,7 @@ def full_float32():
 
 def distiller(device=DEVICE, precision=None):
     """The demo's guided student, with every loss that this package has a recipe of, and a second view."""
-    config = read_config(GUIDED)
+    config = read_config(LONDON)
     init_default_scope(config.default_scope)
     fields = copy.deepcopy(config.model)
     fields.teacher = dict(model=bare_model(read_config(TEACHER)), precision=precision)

@@ -23,7 +23,7 @@ from mmlckd.config import read_config
 GUIDED = {
     task: f'configs/demo/{name}.py'
     for task, name in dict(
-        classification='mnist5k_wrn16-2_to_wrn10-1',
+        classification='mnist5k_wrn16-2_to_wrn10-1_london',
         detection='digits_faster_rcnn_r18x32_to_r18x16',
         segmentation='digits_deeplabv3plus_r18x32_to_r18x16',
     ).items()

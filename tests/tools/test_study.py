@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import GUIDED, ROOT, run
+from conftest import LONDON, ROOT, run
 
 RECIPE = f"""
-_base_ = '{ROOT / GUIDED}'
+_base_ = '{ROOT / LONDON}'
 train_cfg = dict(max_epochs=1, val_interval=1)
 train_dataloader = dict(dataset=dict(data_root='MNIST'))
 val_dataloader = dict(dataset=dict(data_root='MNIST', ann_file='meta/train_100.txt'))

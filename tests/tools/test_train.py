@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import ALONE, GUIDED, ROOT, TEACHER, on_mnist, run, save_untrained, stock_tool, total_and_parts
+from conftest import ALONE, LONDON, ROOT, TEACHER, on_mnist, run, save_untrained, stock_tool, total_and_parts
 from mmengine.registry import init_default_scope
 
 from mmlckd.checkpoints import read_checkpoint
@@ -40,7 +40,7 @@ def options(mnist, tmp_path_factory):
 def trained(options, tmp_path_factory):
     """Work folder of three epochs of guided training."""
     folder = tmp_path_factory.mktemp('guided')
-    result = run('tools/train.py', GUIDED, '--work-dir', folder, *options)
+    result = run('tools/train.py', LONDON, '--work-dir', folder, *options)
     assert result.returncode == 0, result.stderr[-3000:]
     return folder
 
@@ -48,7 +48,7 @@ def trained(options, tmp_path_factory):
 def test_a_resumed_run_ends_with_the_same_bits(trained, options, tmp_path):
     shutil.copy(trained / 'epoch_2.pth', tmp_path)
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_2.pth'))
-    result = run('tools/train.py', GUIDED, '--work-dir', tmp_path, '--resume', *options)
+    result = run('tools/train.py', LONDON, '--work-dir', tmp_path, '--resume', *options)
     assert result.returncode == 0, result.stderr[-3000:]
     assert not re.search(r'Epoch\(train\)\s+\[[12]\]', result.stdout + result.stderr)  # only the third epoch is run
     one, other = (read_checkpoint(str(folder / 'epoch_3.pth')) for folder in (trained, tmp_path))
@@ -108,7 +108,7 @@ def test_the_student_alone_is_logged_as_mmengine_does_it(trained_alone):
 def test_hooks_are_switched_off_by_none(trained, options, mnist, tmp_path):
     off = [f'default_hooks.{name}=None' for name in ('spectral_norm', 'finite_loss', 'random_state', 'run_check')]
     short = ['train_cfg.max_epochs=1', 'default_hooks.ema=None']
-    result = run('tools/train.py', GUIDED, '--work-dir', tmp_path / 'ours', *options, *short, *off)
+    result = run('tools/train.py', LONDON, '--work-dir', tmp_path / 'ours', *options, *short, *off)
     assert result.returncode == 0, result.stderr[-3000:]
     registered = (result.stdout + result.stderr).partition('Hooks will be executed')[2]
     assert 'CheckpointHook' in registered
@@ -117,7 +117,7 @@ def test_hooks_are_switched_off_by_none(trained, options, mnist, tmp_path):
     short += [
         f'{name}_dataloader.persistent_workers=False' for name in ('train', 'val', 'test')
     ]  # they have no workers
-    stock = run(stock_tool('mmpretrain', 'train'), GUIDED, '--work-dir', tmp_path / 'theirs', *options, *short, off[0])
+    stock = run(stock_tool('mmpretrain', 'train'), LONDON, '--work-dir', tmp_path / 'theirs', *options, *short, off[0])
     assert stock.returncode == 0, stock.stderr[-3000:]
     for folder in (tmp_path / 'ours', tmp_path / 'theirs'):
         assert (folder / 'epoch_1.pth').is_file() and not (folder / 'lipschitz.json').exists()
@@ -146,7 +146,7 @@ def test_checkpoint_in_stock_mmpretrain_and_here(tta, trained, mnist, tmp_path):
     theirs = run(stock_tool('mmpretrain', 'test'), ALONE, checkpoint, '--work-dir', tmp_path, *tta, *overrides)
     assert theirs.returncode == 0, theirs.stderr[-3000:]
     value = float(re.search(rf'{METRIC}: ([\d.]+)', theirs.stdout + theirs.stderr)[1])
-    ours = precision(GUIDED, checkpoint, mnist, tmp_path, *tta, 'model.teacher.checkpoint=nowhere.pth')
+    ours = precision(LONDON, checkpoint, mnist, tmp_path, *tta, 'model.teacher.checkpoint=nowhere.pth')
     assert ours == pytest.approx(value, abs=5e-5)  # theirs is printed with four digits
 
 
@@ -154,14 +154,14 @@ def test_tta_by_the_configs_own_fields(trained, mnist, tmp_path):
     # averaging an image with itself is the plain test; the default, which flips one of the two, is another
     same = "dict(type='TestTimeAug', transforms=[[dict(type='RandomFlip', prob=0.0)] * 2, [dict(type='PackInputs')]])"
     (tmp_path / 'tta.py').write_text(
-        f'_base_ = {str(ROOT / GUIDED)!r}\n'
+        f'_base_ = {str(ROOT / LONDON)!r}\n'
         "tta_model = dict(type='AverageClsScoreTTA')\n"
         f"tta_pipeline = [dict(type='LoadImageFromFile'), {same}]\n"
     )
     checkpoint = trained / 'epoch_3.pth'
-    plain = precision(GUIDED, checkpoint, mnist, tmp_path)
+    plain = precision(LONDON, checkpoint, mnist, tmp_path)
     own = precision(tmp_path / 'tta.py', checkpoint, mnist, tmp_path, '--tta')
-    flipped = precision(GUIDED, checkpoint, mnist, tmp_path, '--tta')
+    flipped = precision(LONDON, checkpoint, mnist, tmp_path, '--tta')
     assert own == pytest.approx(plain, abs=1e-4) and abs(flipped - plain) > 0.1
 
 
@@ -203,7 +203,7 @@ def test_missing_data_and_teacher_name_the_command_that_makes_them(tmp_path, mni
     )
     (tmp_path / 'data').mkdir()
     (tmp_path / 'data' / 'mnist5k').symlink_to(mnist)
-    result = run(ROOT / 'tools/train.py', GUIDED, cwd=tmp_path)
+    result = run(ROOT / 'tools/train.py', LONDON, cwd=tmp_path)
     assert result.stderr.strip().splitlines()[-1] == (
         "error: model.teacher.checkpoint is 'work_dirs/mnist5k_wrn16-2/epoch_5.pth', which does not exist: "
         'make it with `mmlckd train configs/demo/mnist5k_wrn16-2.py`'
@@ -227,7 +227,7 @@ def test_tensorboard_gets_the_norms_and_the_figures(options, tmp_path):
 
     result = run(
         'tools/train.py',
-        GUIDED,
+        LONDON,
         '--work-dir',
         tmp_path,
         *options,

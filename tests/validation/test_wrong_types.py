@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Optional, Union
 
 import pytest
-from conftest import GUIDED
+from conftest import LONDON
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
@@ -229,7 +229,7 @@ def test_there_are_many():
 def guided():
     __import__('mmpretrain.models')
     init_default_scope('mmpretrain')
-    return read_config(GUIDED)
+    return read_config(LONDON)
 
 
 def wrong(config, field, value):

@@ -11,6 +11,7 @@ from marked_text import paragraph, table
 from mmlckd.study.aims import verdicts
 from mmlckd.study.cell import method_title
 from mmlckd.study.tables import (
+    MEASURES,
     Contrast,
     by_method,
     comparison_rows,
@@ -27,32 +28,25 @@ STUDY_RECORDS = ROOT / 'configs' / 'study' / 'records'
 
 
 def demo_table(task: str) -> str:
-    """Teacher, student alone and guided student of one demo, over the recorded seeds."""
+    """Teacher, student alone and distilled student of one demo, over the recorded seeds."""
     records = [json.loads(path.read_text()) for path in sorted(DEMO_RECORDS.glob(f'demo_{task}_seed*.json'))]
-    rows = [demo_row(name, [record['results'][name] for record in records]) for name in records[0]['results']]
-    start, end = (statistics.mean(record['distance_through_connectors'][i] for record in records) for i in (0, 1))
+    first, shown = records[0], ['test', *records[0]['shown']]
+    rows = [demo_row(name, [record['results'][name] for record in records], shown) for name in first['results']]
     seeds = ', '.join(str(record['seed']) for record in records)
     note = (
-        f'Mean ± standard deviation over seeds {seeds}; all share one teacher. Lipschitz distance: mean of '
-        '\\|log(student norm / teacher norm)\\| over pairs of taps and 400 test images, before and after training, on '
-        f'the maps themselves. Through the connectors, where the loss compares the maps, it goes from {start:.2f} to '
-        f'{end:.2f}. '
-        f'torch {records[0]["torch"]}, 2 CPU cores.'
+        f'Mean ± standard deviation over seeds {seeds}; all share one teacher. {first["legend"]} '
+        f'torch {first["torch"]}, 2 CPU cores.'
     )
-    header = ['', 'parameters', records[0]['metric'], 'seeds', 'Lipschitz distance to the teacher']
+    header = ['', 'parameters', first['metric'], *(MEASURES[name][0] for name in first['shown'])]
     return f'{table(header, rows)}\n\n{paragraph(note)}'
 
 
-def demo_row(name: str, results: list[dict]) -> list:
+def demo_row(name: str, results: list[dict], shown: list[str]) -> list[str]:
     """One network's row; ``results`` has an entry for each seed, and equal ones for the one teacher."""
-    values = [result['value'] for result in results]
-    if len(set(values)) == 1:
-        values = values[:1]
-    distance = ''
-    if results[0].get('before') is not None:
-        before, after = (statistics.mean(result[key] for result in results) for key in ('before', 'after'))
-        distance = f'{before:.2f} to {after:.2f}'
-    return [name, f'{results[0]["parameters"]:,}', mean_and_deviation(values), len(values), distance]
+    if len({result['test'] for result in results}) == 1:
+        results = results[:1]
+    cells = [mean_and_deviation([result[measure] for result in results], MEASURES[measure][1]) for measure in shown]
+    return [name, f'{results[0]["parameters"]:,}', *cells]
 
 
 def study_record(name: str) -> dict:
@@ -93,26 +87,35 @@ def study_note(records: list[dict], found: list[Contrast]) -> str:
 
 
 def gain_table(name: str) -> str:
-    """What the Lipschitz term adds to each method of a study in test accuracy."""
+    """What each Lipschitz term adds to each method of a study, in test accuracy and under attack."""
     records = study_record(name)['records']
+    groups, measures = by_method(records), ('test', 'FGSM 8')
     added = {
-        (contrast.data, contrast.baseline): contrast.results['test']
+        (contrast.data, contrast.baseline, contrast.method[-1]): contrast
         for contrast in contrasts(records)
         if contrast.method[:-1] == contrast.baseline
     }
-    groups = by_method(records)
+    terms = dict(lipschitz='transmitting norms', lipschitz_local='local guidance')
     rows = []
-    for baseline in dict.fromkeys(baseline for _, baseline in added):
-        row = [method_title(baseline)]
-        for data, methods in groups.items():
-            gain = added[data, baseline]
-            without = statistics.fmean(values(methods[baseline], 'test'))
-            row += [f'{without:.2f}', f'{gain.difference:+.2f} ± {gain.half_width:.2f}']
+    for data, baseline in dict.fromkeys((data, baseline) for data, baseline, _ in added):
+        row = [data, method_title(baseline)]
+        for measure in measures:
+            row.append(f'{statistics.fmean(values(groups[data][baseline], measure)):.2f}')
+            row += [gain(added.get((data, baseline, term)), measure) for term in terms]
         rows.append(row)
-    header = ['student trained by', *(cell for data in groups for cell in (f'{data}, %', 'with the term'))]
+    columns = [cell for measure in measures for cell in (MEASURES[measure][0], *terms.values())]
     seeds = {record['seed'] for record in records}
     note = (
-        f'Test accuracy over {len(seeds)} seeds, and what the Lipschitz term adds to it in points, paired by seed, '
-        'with 95 % intervals. KD distils logits, OFD features, AT attention maps.'
+        f'Means over {len(seeds)} seeds, and what each term adds in points, paired by seed, with 95 % intervals. Bold: '
+        'beyond chance, with all tests of the study counted. KD distils logits, OFD features.'
     )
-    return f'{table(header, rows)}\n\n{paragraph(note)}'
+    return f'{table(["", "student trained by", *columns], rows)}\n\n{paragraph(note)}'
+
+
+def gain(contrast: Contrast | None, measure: str) -> str:
+    """A difference with its interval, bold if its adjusted p-value is below 0.05."""
+    if contrast is None:
+        return ''
+    result = contrast.results[measure]
+    text = f'{result.difference:+.2f} ± {result.half_width:.2f}'
+    return f'**{text}**' if contrast.adjusted[measure] < 0.05 else text

@@ -4,4 +4,4 @@ param_scheduler = dict(type='CosineAnnealingLR', T_max=60, by_epoch=True, conver
 train_cfg = dict(by_epoch=True, max_epochs=60, val_interval=20)
 val_cfg = {}
 test_cfg = {}
-auto_scale_lr = dict(base_batch_size=32)
+auto_scale_lr = dict(base_batch_size=25)

@@ -27,7 +27,7 @@ def common_grid(feat_in: Tensor | AffineMap, feat_out: Tensor | AffineMap) -> tu
         if feat_in.shape[2:] == feat_out.shape[2:]:
             return None
         return min(feat_in.shape[2], feat_out.shape[2]), min(feat_in.shape[3], feat_out.shape[3])
-    counts = [feat.shape[2:].numel() if feat.dim() == 4 else feat.shape[1] for feat in (feat_in, feat_out)]
+    counts = [count_positions(feat) for feat in (feat_in, feat_out)]
     if counts[0] != counts[1]:
         raise ValueError(
             f'feat_in has {counts[0]} positions and feat_out {counts[1]}, and tokens cannot be pooled: '
@@ -39,6 +39,11 @@ def common_grid(feat_in: Tensor | AffineMap, feat_out: Tensor | AffineMap) -> tu
 def positions(feat: Tensor) -> Tensor:
     """(B, C, N): a map (B, C, H, W) or tokens (B, N, C) as channels by positions; a view where the memory allows it."""
     return feat.flatten(2) if feat.dim() == 4 else feat.mT
+
+
+def count_positions(feat: Tensor | AffineMap) -> int:
+    """How many positions a map (B, C, H, W), or tokens (B, N, C), have."""
+    return feat.shape[2] * feat.shape[3] if feat.dim() == 4 else feat.shape[1]
 
 
 def needs_pooling(feat: Tensor, grid: tuple[int, int] | None) -> bool:

@@ -11,12 +11,13 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmlckd.functional import AffineMap, partial_squared_distance
+from mmlckd.functional.pooling import count_positions
 from mmlckd.registry import MODELS
 
 from .checks import check_counts, check_pair, check_weights, pick_weights
 from .distillation_loss import DistillationLoss
 from .margins import BATCHES, MeasuredMargin, is_affine_norm, norm_before, relu_margin
-from .positions import as_map, count_positions
+from .positions import as_map
 
 
 class _Compared(NamedTuple):
@@ -171,7 +172,8 @@ class OFDLoss(DistillationLoss):
         total: Any = 0.0
         for student, compared, weight in zip(student_feats, targets, weights):
             self.left_out = self.left_out + compared.left_out
-            total = total + weight * compared.distance / (count_positions(student) if self.reduction == 'mean' else 1)
+            positions = max(1, count_positions(student)) if self.reduction == 'mean' else 1
+            total = total + weight * compared.distance / positions
         return self.loss_weight * total / max(len(student_feats[0]), 1)
 
     @staticmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmlckd.functional import AffineMap
+from mmlckd.functional import pooling
 
 
 def positions(feat: Tensor) -> Tensor:
@@ -16,12 +16,7 @@ def positions(feat: Tensor) -> Tensor:
     """
     if feat.dim() not in (3, 4):
         raise ValueError(f'a tapped map is {tuple(feat.shape)}: this loss needs maps (B, C, H, W) or tokens (B, N, C)')
-    return feat.mT if feat.dim() == 3 else feat.flatten(2)
-
-
-def count_positions(feat: Tensor | AffineMap) -> int:
-    """How many positions a map (B, C, H, W), or tokens (B, N, C), have; at least 1."""
-    return max(1, feat.shape[2] * feat.shape[3] if feat.dim() == 4 else feat.shape[1])
+    return pooling.positions(feat)
 
 
 def as_map(feat: Tensor) -> Tensor:

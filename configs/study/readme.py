@@ -17,7 +17,7 @@ methods = [
     [], ['mixup'],
     ['kd'], ['kd', 'lipschitz'], ['kd', 'lipschitz_local'],
     ['kd', 'ofd'], ['kd', 'ofd', 'lipschitz'], ['kd', 'ofd', 'lipschitz_local'],
-    ['kd', 'ofd', 'mixup'], ['kd', 'ofd', 'long'],
+    ['kd', 'ofd', 'mixup'], ['kd', 'ofd', 'long'], ['kd', 'ofd', 'mixup', 'long'],
     ['kd_views', 'ofd'], ['kd_views', 'ofd', 'lipschitz'], ['kd_views', 'ofd', 'lipschitz_local'],
 ]
 seeds = list(range(10, 20))
@@ -29,7 +29,7 @@ grid = dict(
 weights = 'configs/study/readme_weights.json'
 
 guided = ['kd_views', 'ofd', 'lipschitz_local']
-compare = [[guided, ['kd', 'ofd']], [guided, ['kd', 'ofd', 'long']]]
+compare = [[guided, ['kd', 'ofd']], [guided, ['kd', 'ofd', 'long']], [guided, ['kd', 'ofd', 'mixup', 'long']]]
 aims = [
     dict(of=guided, over=['kd_views', 'ofd'], measure='FGSM 8', gain=3., p=0.05),
     dict(of=guided, over=['kd_views', 'ofd'], measure='test', gain=0.5, p=0.05, sets=2),

@@ -53,7 +53,7 @@ def test_the_recipe_trains_the_student(folder, monkeypatch, classification):
     config = Config.fromfile('my_recipe.py')
     config.model.teacher.checkpoint = None
     model = MODELS.build(dict(config.model, data_preprocessor=bare_model(config).get('data_preprocessor'))).train()
-    assert [entry.name for entry in model.distiller.entries] == ['ofd', 'kd', 'cosine']
+    assert [entry.name for entry in model.distiller.entries] == ['kd', 'local', 'cosine']
     batch = dict(inputs=torch.randn(2, 3, 28, 28), data_samples=classification.batch['data_samples'])
     value = model(**batch, mode='loss')['distiller.loss_cosine']
     value.backward()

@@ -60,7 +60,7 @@ def test_the_digest_is_that_of_the_run_and_not_of_its_seed():
 
 
 def test_unknown_losses_and_plain_configs_are_refused():
-    with pytest.raises(ValueError, match="has the loss 'kdd', and .* has lipschitz, ofd, kd: choose of these"):
+    with pytest.raises(ValueError, match="has the loss 'kdd', and .* has kd, .*, lipschitz_local: choose of these"):
         cell('kdd').config()
     with pytest.raises(ValueError, match='is no distillation config'):
         cell(recipe='configs/demo/mnist5k_wrn10-1.py').config()

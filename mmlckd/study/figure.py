@@ -7,11 +7,13 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from .cell import method_title
 from .tables import by_method, is_guided, strongest, values, with_cost
 
-MARKERS = 'osD^v<>P*X'
+MARKERS = 'hosD^v<>P*X'
+ERRORS = {'test': 'test error', 'FGSM 8': 'error under FGSM 8'}
 
 
 def plot_study(records: list[dict], path: Path) -> Path:
@@ -40,29 +42,34 @@ def plot_study(records: list[dict], path: Path) -> Path:
 
 
 def plot_cost(records: list[dict], path: Path) -> Path | None:
-    """Draw what each method gains over the student alone against its cost: a dot for every seed, and their mean.
+    """Draw the error of each method against its cost: a dot for every seed, and their mean.
 
-    A column for each data set, and a row each for accuracy and for accuracy under FGSM. Methods with the transmitting
-    term are left out. Nothing is drawn, and None returned, where a data set has no student alone.
+    A column for each data set, and a row each for the test images and for these under FGSM. Errors are on logarithmic
+    axes, since the best methods lie close together. Methods with the transmitting term are left out. Nothing is drawn,
+    and None returned, where a data set has no student alone.
     """
     records = with_cost(records)
-    rows = [name for name in ('test', 'FGSM 8') if name in records[0]]
+    rows = {name: title for name, title in ERRORS.items() if name in records[0]}
     if 'cost' not in records[0]:
         return None
     groups = by_method(records)
     figure = Figure(figsize=(2.9 * len(groups) + 0.4, 2.6 * len(rows) + 1.1), layout='constrained')
-    shown = dict.fromkeys(name for methods in groups.values() for name in methods if name and 'lipschitz' not in name)
+    shown = list(dict.fromkeys(name for methods in groups.values() for name in methods if 'lipschitz' not in name))
+    unguided = [method for method in shown if not is_guided(method)]
+    colors = {method: f'C{(7, 0, 2, 4, 5, 3, 8, 9)[i % 8]}' for i, method in enumerate(unguided)}
     axes = figure.subplots(len(rows), len(groups), squeeze=False, sharex='col')
-    for line, measure in zip(axes, rows):
+    for line, (measure, title) in zip(axes, rows.items()):
         for axis, methods in zip(line, groups.values()):
             for i, method in enumerate(shown):
                 if method in methods:
-                    color = 'tab:orange' if is_guided(method) else f'C{(0, 2, 4, 5, 7, 8, 9)[i % 7]}'
-                    marker = MARKERS[i % len(MARKERS)]
-                    _draw_gain(axis, method_title(method), methods[method], methods[()], measure, color, marker)
-            axis.axhline(0, color='black', linewidth=0.8)
+                    look = dict(color=colors.get(method, 'tab:orange'), marker=MARKERS[i % len(MARKERS)])
+                    _draw_errors(axis, method_title(method), methods[method], measure, look)
+            axis.set_yscale('log')
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+            axis.yaxis.set_major_formatter('{x:g}')
+            axis.yaxis.set_minor_locator(NullLocator())
             axis.grid(alpha=0.3)
-        line[0].set_ylabel(f'{measure}, points over alone')
+        line[0].set_ylabel(f'{title}, %')
     for axis, data in zip(axes[0], groups):
         axis.set_title(data, fontsize=10)
     for axis in axes[-1]:
@@ -74,16 +81,14 @@ def plot_cost(records: list[dict], path: Path) -> Path | None:
     return path
 
 
-def _draw_gain(
-    axis: Axes, title: str, group: list[dict], alone: list[dict], measure: str, color: str, marker: str
-) -> None:
-    """A method's seeds, each against the student alone of the same seed, and their mean; nothing without such seeds."""
-    start = {record['seed']: record[measure] for record in alone}
-    gains = [record[measure] - start[record['seed']] for record in group if record['seed'] in start]
-    if gains:
-        cost, mean = statistics.median(record['cost'] for record in group), statistics.fmean(gains)
-        axis.plot([cost] * len(gains), gains, marker, color=color, alpha=0.35, markersize=4, markeredgewidth=0)
-        axis.plot([cost], [mean], marker, color=color, markersize=9, markeredgecolor='black', label=title)
+def _draw_errors(axis: Axes, title: str, group: list[dict], measure: str, look: dict[str, str]) -> None:
+    """A method's seeds, and their mean, at its median cost."""
+    errors = [100 - record[measure] for record in group]
+    cost = statistics.median(record['cost'] for record in group)
+    axis.plot([cost] * len(errors), errors, alpha=0.35, markersize=4, markeredgewidth=0, linestyle='', **look)
+    axis.plot(
+        [cost], [statistics.fmean(errors)], markersize=9, markeredgecolor='black', linestyle='', label=title, **look
+    )
 
 
 def _draw_results(axis: Axes, methods: dict[tuple[str, ...], list[dict]]) -> None:

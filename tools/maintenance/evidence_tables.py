@@ -33,12 +33,13 @@ def demo_table(task: str) -> str:
     first, shown = records[0], ['test', *records[0]['shown']]
     rows = [demo_row(name, [record['results'][name] for record in records], shown) for name in first['results']]
     seeds = ', '.join(str(record['seed']) for record in records)
-    note = (
-        f'Mean ± standard deviation over seeds {seeds}; all share one teacher. {first["legend"]} '
-        f'torch {first["torch"]}, 2 CPU cores.'
+    sentences = (
+        f'Mean ± standard deviation over seeds {seeds}; all share one teacher.',
+        first['legend'],
+        f'torch {first["torch"]}, 2 CPU cores.',
     )
     header = ['', 'parameters', first['metric'], *(MEASURES[name][0] for name in first['shown'])]
-    return f'{table(header, rows)}\n\n{paragraph(note)}'
+    return f'{table(header, rows)}\n\n{paragraph(" ".join(filter(None, sentences)))}'
 
 
 def demo_row(name: str, results: list[dict], shown: list[str]) -> list[str]:

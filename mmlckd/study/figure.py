@@ -62,7 +62,7 @@ def plot_cost(records: list[dict], path: Path) -> Path | None:
         for axis, methods in zip(line, groups.values()):
             for i, method in enumerate(shown):
                 if method in methods:
-                    look = dict(color=colors.get(method, 'tab:orange'), marker=MARKERS[i % len(MARKERS)])
+                    look = colors.get(method, 'tab:orange'), MARKERS[i % len(MARKERS)]
                     _draw_errors(axis, method_title(method), methods[method], measure, look)
             axis.set_yscale('log')
             axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
@@ -81,14 +81,13 @@ def plot_cost(records: list[dict], path: Path) -> Path | None:
     return path
 
 
-def _draw_errors(axis: Axes, title: str, group: list[dict], measure: str, look: dict[str, str]) -> None:
-    """A method's seeds, and their mean, at its median cost."""
+def _draw_errors(axis: Axes, title: str, group: list[dict], measure: str, look: tuple[str, str]) -> None:
+    """A method's seeds, and their mean, at its median cost; look: colour and marker."""
+    color, marker = look
     errors = [100 - record[measure] for record in group]
     cost = statistics.median(record['cost'] for record in group)
-    axis.plot([cost] * len(errors), errors, alpha=0.35, markersize=4, markeredgewidth=0, linestyle='', **look)
-    axis.plot(
-        [cost], [statistics.fmean(errors)], markersize=9, markeredgecolor='black', linestyle='', label=title, **look
-    )
+    axis.plot([cost] * len(errors), errors, marker, color=color, alpha=0.35, markersize=4, markeredgewidth=0)
+    axis.plot([cost], [statistics.fmean(errors)], marker, color=color, markersize=9, markeredgecolor='k', label=title)
 
 
 def _draw_results(axis: Axes, methods: dict[tuple[str, ...], list[dict]]) -> None:

@@ -6,7 +6,7 @@ import json
 import statistics
 from pathlib import Path
 
-from marked_text import paragraph, table
+from marked_text import item, paragraph, table
 
 from mmlckd.study.aims import verdicts
 from mmlckd.study.cell import method_title
@@ -61,7 +61,7 @@ def study_tables(name: str) -> str:
     records, found = study['records'], contrasts(study['records'], study['compare'])
     tables = {**result_rows(records), **comparison_rows(found)}
     parts = [f'{title}:\n\n{table(header, rows)}' for title, (header, rows) in tables.items()]
-    parts += ['\n'.join(f'- {sentence}' for sentence in verdicts(found, study['aims']))]
+    parts += ['\n'.join(item(sentence) for sentence in verdicts(found, study['aims']))]
     return '\n\n'.join([*filter(None, parts), paragraph(study_note(records, found))])
 
 

@@ -16,9 +16,14 @@ def table(header: Sequence, rows: Sequence[Sequence]) -> str:
     return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
 
 
-def paragraph(text: str) -> str:
-    """A paragraph in lines of the pages' width."""
-    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+def paragraph(text: str, **indents: str) -> str:
+    """A paragraph in lines of the pages' width; indents as ``textwrap.fill`` takes them."""
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False, **indents)
+
+
+def item(text: str) -> str:
+    """An item of a list, in lines of the pages' width."""
+    return paragraph(text, initial_indent='- ', subsequent_indent='  ')
 
 
 def marked_names(text: str) -> list[str]:

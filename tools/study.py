@@ -35,6 +35,7 @@ from mmlckd.cli import check_folder, check_prerequisites, is_there, needed_paths
 from mmlckd.config import SHIPPED, find_file, read_config, tool_command
 from mmlckd.study import Study, run_all
 from mmlckd.study.aims import verdicts
+from mmlckd.study.cell import method_title
 from mmlckd.study.figure import plot_cost, plot_study
 from mmlckd.study.plan import restricted
 from mmlckd.study.tables import comparison_rows, contrasts, result_rows
@@ -112,6 +113,9 @@ def prepare(path, console):
 
 
 def run_with_progress(cells, args, console, title):
+    """Run the cells under a bar; in a file, a line for each training."""
+    if not cells:
+        return []
     columns = (
         TextColumn('{task.description}'),
         BarColumn(),
@@ -126,6 +130,9 @@ def run_with_progress(cells, args, console, title):
 
         def done(cell, record):
             progress.advance(task)
+            if not console.is_terminal:
+                count = f'{int(progress.tasks[task].completed)}/{len(cells)}'
+                console.print(f'{title} {count}: {method_title(cell.method)}, {cell.data}, seed {cell.seed}')
 
         return run_all(cells, args.work_dir, origin(), args.jobs, done)
 

@@ -40,6 +40,8 @@ def study(folder, *arguments):
 def test_a_study_from_selection_to_figure(folder):
     result = study(folder, 'mine.py', '--select')
     assert result.returncode == 0, result.stderr
+    # in a file a line tells of each training
+    assert 'selection 2/2: KD + Lipschitz, digits, seed 0' in result.stdout and '0/0' not in result.stdout
     chosen = json.loads((folder / 'weights.json').read_text())
     assert chosen['seeds'] == [0] and set(chosen['methods']['kd+lipschitz']['weights']) == {'kd', 'lipschitz'}
     selected = [json.loads(path.read_text()) for path in (folder / 'work/selection').rglob('record.json')]

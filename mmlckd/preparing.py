@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from mmengine.config import Config
@@ -23,6 +24,7 @@ def prepare(config: Config) -> Config:
     - The training stops where the loss is no longer finite.
     - A kill loses nothing: checkpoints are written whole, and with ``config.resume = True`` the training goes on from
       the last sound one of the work folder, if there is one, to the same weights.
+    - ``randomness.deterministic = True`` works on a GPU: cuBLAS gets the workspace that it needs for that.
     - ``work_dir`` is ``work_dirs/<config name>`` where the config sets none; ``launcher`` is 'none'.
 
     A hook that the config sets to None stays off.
@@ -55,5 +57,7 @@ def prepare(config: Config) -> Config:
     config.setdefault('default_hooks', {})
     config.default_hooks.setdefault('finite_loss', dict(type='mmlckd.FiniteLossHook'))
     make_resumable(config)
+    if (config.get('randomness') or {}).get('deterministic'):
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # without it torch refuses matrix products
     check_prerequisites(config)
     return config

@@ -52,11 +52,20 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: order.index(item.path.name) if item.path.name in order else len(order))
 
 
+@pytest.fixture(autouse=True)
+def no_gpu(request, monkeypatch):
+    """A test is the same on every machine: only those marked ``gpu`` use a GPU where there is one."""
+    if request.node.get_closest_marker('gpu') is None and torch.cuda.is_available():
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+        monkeypatch.setattr('mmengine.device.utils.DEVICE', 'cpu')
+
+
 def run(*command, cwd=ROOT, **environment):
     """Run a tool or a launcher of this repository as a user would. Python tools run in a fork with torch imported."""
     command = [str(part) for part in command]
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHON': sys.executable, **environment}
     changed = {name for name in environment if environment[name] != os.environ.get(name)}
+    ours = dict(PYTHONPATH=str(ROOT), PYTHON=sys.executable, CUDA_VISIBLE_DEVICES='')
+    environment = {**os.environ, **ours, **environment}
     if command[0].endswith('.py') and not changed & READ_AT_IMPORT:
         return forkserver().run(command, cwd, environment)
     program = 'bash' if command[0].endswith('.sh') else sys.executable

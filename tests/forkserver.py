@@ -53,8 +53,9 @@ class ForkServer:
     """The client's side of one server process. It runs one command at a time, and ends with its client."""
 
     def __init__(self):
+        environment = dict(os.environ, CUDA_VISIBLE_DEVICES='')  # MMEngine chooses the device when it is imported
         self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
     def run(self, command, cwd, environment):

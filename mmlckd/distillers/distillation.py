@@ -76,7 +76,7 @@ class Distillation(nn.Module):
             self.view.watch(student.data_preprocessor)
         check_views(self.view, {entry.name: entry.views for entry in self.entries})
         self.student_taps = _taps_of(self.entries, 'student')
-        self.pixel_std = Preprocessing.of(student.data_preprocessor).std
+        self.register_buffer('pixel_std', Preprocessing.of(student.data_preprocessor).std, persistent=False)
         self.checked = False
         self._connect(student, input_shape)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-_SQUARINGS = 20  # 2**20 power iterations
 
 
 def probe(size: int, like: Tensor) -> Tensor:
@@ -56,30 +55,38 @@ def leading_eigenvector(operator: Callable[[Tensor], Tensor], start: Tensor, num
 
     vector, floor = start, info.tiny
     for step in range(steps):
-        length = torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
         # An iterate inside the span of the earlier ones is rounding noise. It is set to zero, and so are all after it.
-        basis[:, step : step + 1] = vector * ((length > floor) / length.clamp_min(info.tiny))
-        image = operator(basis[:, step : step + 1])
+        row = torch.div(vector, _length(vector, floor), out=basis[:, step : step + 1])
+        image = operator(row)
         if step == 0:
             scale = largest(image, -1)  # near the operator's norm: what follows is near one, and so are its squares
-        vector = torch.div(image, scale, out=images[:, step : step + 1])
+        image = torch.div(image, scale, out=images[:, step : step + 1])
         if step + 1 < steps:
-            known = basis[:, : step + 1]
-            overlap = torch.bmm(vector, known.mT)
-            floor = torch.linalg.vector_norm(overlap, dim=-1, keepdim=True).mul_(100 * info.eps).clamp_min_(info.tiny)
-            vector = torch.baddbmm(vector, overlap, known, alpha=-1)
-            vector = torch.baddbmm(vector, torch.bmm(vector, known.mT), known, alpha=-1)  # twice is enough (Kahan)
+            known, floor = basis[:, : step + 1], 100 * info.eps
+            vector = image / _length(image, info.tiny)
+            for _ in range(2):  # twice is enough (Kahan)
+                vector = torch.baddbmm(vector, torch.bmm(vector, known.mT), known, alpha=-1)
 
     return torch.bmm(dominant_row(torch.bmm(images, basis.mT)), basis)
 
 
+def _length(row: Tensor, floor: float) -> Tensor:
+    """The length of rows, to divide by; infinite where it is no more than a floor."""
+    return F.threshold(torch.linalg.vector_norm(row, dim=-1, keepdim=True), floor, math.inf)
+
+
+def unit(row: Tensor) -> Tensor:
+    """Rows of length one. They are divided by their largest value first, so that no square underflows or overflows."""
+    return F.normalize(row / largest(row, -1), dim=-1)
+
+
 def largest(tensor: Tensor, dim: int | tuple[int, ...]) -> Tensor:
     """The largest absolute value along ``dim``, which is kept; the smallest normal number where all are zero."""
-    return tensor.abs().amax(dim, keepdim=True).clamp_min(torch.finfo(tensor.dtype).tiny)
+    return torch.linalg.vector_norm(tensor, math.inf, dim, keepdim=True).clamp_min(torch.finfo(tensor.dtype).tiny)
 
 
 @torch.no_grad()
-def dominant_row(matrix: Tensor, together: int = 4) -> Tensor:
+def dominant_row(matrix: Tensor, together: int = 4, squarings: int = 20) -> Tensor:
     """Left eigenvector of the largest eigenvalue of small matrices, by repeated squaring.
 
     The matrices need not be symmetric. But then the largest eigenvalue may be much smaller than the norm, and each
@@ -88,22 +95,23 @@ def dominant_row(matrix: Tensor, together: int = 4) -> Tensor:
 
     Args:
         matrix: (B, n, n) with real, non-negative eigenvalues, as a product of two positive semi-definite matrices has.
-        together: Squarings between two scalings, m above: 1, 2 or 4. 4 is safe for symmetric matrices of up to 32 rows.
-            For others, 2 is safe from r = 1e-6 on in float32 and from 1e-50 on in float64.
+        together: Squarings between two scalings, m above. For symmetric matrices 4 is safe up to 128 rows, 3 up to
+            10,000. For others, 2 is safe from r = 1e-6 on in float32 and from 1e-50 on in float64.
+        squarings: How many; a multiple of ``together``. They make 2^squarings power iterations.
 
     Returns:
-        (B, 1, n), of length one; zero for a zero matrix. Where the top two eigenvalues are closer than one part in a
-        million, a mixture of their vectors. Not differentiable.
+        (B, 1, n), of length one; zero for a zero matrix. Where the top two eigenvalues are closer than one part in
+        2^squarings, a mixture of their vectors. Not differentiable.
 
     Source: this project.
     """
     tiny = torch.finfo(matrix.dtype).tiny
     matrix = matrix / largest(matrix, (1, 2))  # so that no square underflows in the first norm
-    for _ in range(_SQUARINGS // together):
+    for _ in range(squarings // together):
         matrix = matrix / torch.linalg.vector_norm(matrix, dim=(1, 2), keepdim=True).clamp_min(tiny)
         for _ in range(together):
             matrix = torch.bmm(matrix, matrix)
     # Every row is now a multiple of the eigenvector. The largest diagonal entry names the best one.
     best = matrix.diagonal(dim1=1, dim2=2).argmax(-1)
     row = matrix.gather(1, best.view(-1, 1, 1).expand(-1, 1, matrix.shape[-1]))
-    return F.normalize(row / largest(row, -1), dim=-1)
+    return unit(row)

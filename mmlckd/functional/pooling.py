@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .affine_map import AffineMap
+from .launches import bound_by_launches
 
 
 def common_grid(feat_in: Tensor | AffineMap, feat_out: Tensor | AffineMap) -> tuple[int, int] | None:
@@ -66,7 +67,7 @@ def pool(feat: Tensor, grid: tuple[int, int] | None) -> Tensor:
     if grid is None or not needs_pooling(feat, grid):
         return feat
     (height, width), (rows, cols) = feat.shape[2:], grid
-    if height % rows or width % cols:
+    if height % rows or width % cols or bound_by_launches(feat):
         return F.adaptive_avg_pool2d(feat, grid)
     step = height // rows
     average = torch.eye(cols, device=feat.device, dtype=feat.dtype).repeat_interleave(width // cols, 0)

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .krylov import dominant_row, largest, leading_eigenvector, probe
+from .krylov import dominant_row, leading_eigenvector, probe, unit
+from .launches import bound_by_launches
 
 _SMALL_RANK = 32  # up to this rank the small problem is solved exactly: a few squarings cost less than the iteration
+_SQUARED = 2**30  # where launches count, squarings take the iteration's place if one costs B C^3 products up to this
 _PRODUCT = 0.05  # price of a multiplication in a product of matrices, in numbers read: about the same on CPUs and GPUs
 
 
@@ -43,16 +45,15 @@ def singular_pair(feat_in: Tensor, feat_out: Tensor, num_iters: int, center: boo
     if feat_in.shape[1] < feat_out.shape[1]:  # the search runs over the second map's channels: let them be fewer
         right, left, finite = singular_pair(feat_out, feat_in, num_iters, center, eps)
         return SingularPair(left, right, finite)
-    mean_in = feat_in.mean(-1, keepdim=True) if center else None
-    mean_out = feat_out.mean(-1, keepdim=True) if center else None
-    size_in, zero_in = _size(feat_in, mean_in, eps)
-    size_out, zero_out = _size(feat_out, mean_out, eps)
-    finite = size_in.isfinite() & size_out.isfinite()
-    empty = zero_in | zero_out | ~finite
-    scale = (size_in * size_out).where(~empty, 1.0).reciprocal()  # brings the operator's norm below one
+    (mean_in, mean_out), sizes, zero = _sizes(feat_in, feat_out, center, eps)
+    finite = sizes.isfinite().all(-1, keepdim=True)
+    empty = zero.any(-1, keepdim=True) | ~finite
+    scale = sizes.prod(-1, keepdim=True).where(~empty, 1.0).reciprocal()  # brings the operator's norm below one
 
-    small = min(feat_out.shape[1:]) <= _SMALL_RANK
-    form: Any = _small_form(feat_out) if small else _cheapest_form(feat_in, feat_out, num_iters)
+    batch, channels, positions = feat_out.shape
+    small = min(channels, positions) <= _SMALL_RANK
+    squared = not small and bound_by_launches(feat_out) and batch * channels**3 <= _SQUARED
+    form: Any = _Matrix if squared else _small_form(feat_out) if small else _cheapest_form(feat_in, feat_out, num_iters)
     if mean_in is not None and mean_out is not None:
         # One centred map is enough, since its rows sum to zero and the other's means then cancel. It is centred twice:
         # far from zero, rounding leaves a mean after the first time.
@@ -61,15 +62,17 @@ def singular_pair(feat_in: Tensor, feat_out: Tensor, num_iters: int, center: boo
         if form is _Gram:  # a Gram matrix is of one map alone
             feat_in = feat_in - mean_in
     product = form(feat_in, feat_out, scale)
-    if small:
-        right = product.leading_right()
+    if squared:
+        # 2^15 power iterations leave at most 6e-6 of the norm.
+        right = dominant_row(product.gram(), together=3, squarings=15)
+    elif small:
+        right = unit(product.leading_right())
     else:
         start = F.normalize(probe(feat_in.shape[1], feat_in), dim=0).expand(len(feat_in), 1, -1)
-        right = leading_eigenvector(product.normal, _unit(product.to_out(start)), num_iters)
+        right = unit(leading_eigenvector(product.normal, unit(product.to_out(start)), num_iters))
 
-    right = _unit(right)
-    left = _unit(product.to_in(right))
-    found = (left.sum(-1, keepdim=True) + right.sum(-1, keepdim=True)).isfinite()
+    left = unit(product.to_in(right))
+    found = left.sum(-1, keepdim=True).isfinite()  # a right row that is not finite gives a left one that is not
     nothing = empty | ~found
     finite = finite & (found | empty)
     return SingularPair(left.masked_fill(nothing, 0.0), right.masked_fill(nothing, 0.0), finite.squeeze(-1))
@@ -106,7 +109,7 @@ class _Matrix(_Maps):
     """M is built."""
 
     def __init__(self, feat_in: Tensor, feat_out: Tensor, scale: Tensor):
-        self.matrix, self.scale = feat_in @ feat_out.mT, scale
+        self.matrix = (feat_in @ feat_out.mT).mul_(scale)
 
     @staticmethod
     def cost(channels_in: int, channels_out: int, positions: int, num_iters: int) -> float:
@@ -118,10 +121,16 @@ class _Matrix(_Maps):
     def to_out(self, row: Tensor) -> Tensor:
         return torch.bmm(row, self.matrix)
 
+    def normal(self, row: Tensor) -> Tensor:
+        return self.to_out(self.to_in(row))
+
+    def gram(self) -> Tensor:
+        """M^T M, scaled."""
+        return self.matrix.mT @ self.matrix
+
     def leading_right(self) -> Tensor:
         """The right singular vector, from M^T M itself."""
-        scaled = self.matrix * self.scale
-        return dominant_row(scaled.mT @ scaled)
+        return dominant_row(self.gram())
 
 
 class _Gram(_Maps):
@@ -164,24 +173,33 @@ def _cheapest_form(feat_in: Tensor, feat_out: Tensor, num_iters: int) -> type[_M
     return min(forms, key=lambda form: form.cost(channels_in, channels_out, positions, num_iters))
 
 
-def _size(feat: Tensor, mean: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
-    """Frobenius norm (B, 1, 1) of a map (B, C, N), and whether it counts as zero.
+def _sizes(
+    feat_in: Tensor, feat_out: Tensor, center: bool, eps: float
+) -> tuple[tuple[Tensor | None, Tensor | None], Tensor, Tensor]:
+    """Means (B, C, 1) of both maps, Frobenius norms (B, 1, 2) of the maps less these, and which norms count as zero.
 
-    The map is centred where means (B, C, 1) are given. The norm counts as zero if it is zero, if it is no more than
-    rounding noise beside the means, or if its squares underflow.
+    A norm counts as zero if it is zero, if it is no more than rounding noise beside the means, or if its squares
+    underflow. Without centring there are no means.
     """
-    if mean is None:
-        size = torch.linalg.vector_norm(feat, dim=(1, 2), keepdim=True)
-        noise = size.new_zeros(())
-    else:
-        sizes = []
-        for part, shift in zip(feat.chunk(8, 1), mean.chunk(8, 1)):  # in parts, so that the map is not copied whole
-            sizes.append(torch.linalg.vector_norm(part - shift, dim=(1, 2), keepdim=True))
-        size = torch.linalg.vector_norm(torch.cat(sizes, 1), dim=1, keepdim=True)
-        offset = math.sqrt(feat.shape[-1]) * torch.linalg.vector_norm(mean, dim=(1, 2), keepdim=True)
-        noise = eps * torch.hypot(size, offset)
-    return size, size <= noise.clamp_min(math.sqrt(torch.finfo(feat.dtype).tiny))
+    floor = math.sqrt(torch.finfo(feat_in.dtype).tiny)
+    if not center:
+        norms = [torch.linalg.vector_norm(feat, dim=(1, 2), keepdim=True) for feat in (feat_in, feat_out)]
+        sizes = torch.cat(norms, -1)
+        return (None, None), sizes, sizes <= floor
+    spread = [_mean_and_size(feat) for feat in (feat_in, feat_out)]
+    means = spread[0][0], spread[1][0]
+    sizes = torch.cat([size for _, size in spread], -1)
+    offsets = torch.cat([torch.linalg.vector_norm(mean, dim=(1, 2), keepdim=True) for mean in means], -1)
+    noise = eps * torch.hypot(sizes, math.sqrt(feat_in.shape[-1]) * offsets)
+    return means, sizes, sizes <= noise.clamp_min(floor)
 
 
-def _unit(row: Tensor) -> Tensor:
-    return F.normalize(row / largest(row, -1), dim=-1)  # divided first, so that no square underflows or overflows
+def _mean_and_size(feat: Tensor) -> tuple[Tensor, Tensor]:
+    """Each channel's mean (B, C, 1), and the Frobenius norm (B, 1, 1) of the map (B, C, N) less that."""
+    if bound_by_launches(feat):  # elsewhere this takes ten times as long
+        variance, mean = torch.var_mean(feat, -1, correction=0, keepdim=True)
+        return mean, (feat.shape[-1] * variance.sum((1, 2), keepdim=True)).sqrt()
+    mean, sizes = feat.mean(-1, keepdim=True), []
+    for part, shift in zip(feat.chunk(8, 1), mean.chunk(8, 1)):  # in parts, so that the map is not copied whole
+        sizes.append(torch.linalg.vector_norm(part - shift, dim=(1, 2), keepdim=True))
+    return mean, torch.linalg.vector_norm(torch.cat(sizes, 1), dim=1, keepdim=True)

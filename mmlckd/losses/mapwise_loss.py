@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmlckd.compatibility import not_compiled
+
 from .checks import check_counts, check_pair
 from .distillation_loss import DistillationLoss
 
@@ -111,6 +113,7 @@ def finite_samples(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, Te
     return student, teacher, kept
 
 
+@not_compiled  # torch 2.11 frees `kept` before the hook's graph takes it
 def stop_gradient(feat: Tensor, kept: Tensor) -> None:
     """Let no gradient pass ``feat``, (B, ...), in the samples that are not ``kept``, (B,), whatever it is there."""
 

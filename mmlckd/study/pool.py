@@ -83,6 +83,8 @@ def run_all(
 def _context(scopes: set[str], threads: int) -> multiprocessing.context.ForkServerContext:
     """What makes processes that have the libraries imported. The server starts with the first process."""
     os.environ.setdefault('OMP_NUM_THREADS', str(threads))  # read where the server imports torch
+    # MMEngine's import asks whether there is a GPU. Asked of CUDA, forks could not use it.
+    os.environ.setdefault('PYTORCH_NVML_BASED_CUDA_CHECK', '1')
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload([*_IMPORTED, *(f'{scope}.models' for scope in scopes)])
     return context

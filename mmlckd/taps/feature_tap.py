@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmlckd.compatibility import is_compiling
+
 from .tap import Tap
 
 
@@ -129,7 +131,8 @@ class FeatureTap:
             return
         feat = select(value, self.size)
         self.shapes[tap].append(tuple(feat.shape))
-        self._originals[tap] = feat, feat._version
+        if not is_compiling():  # a compiled graph counts no versions as they are; the dry run has looked without it
+            self._originals[tap] = feat, feat._version
         self.maps[tap] = feat.clone() if tap in self.copy else feat
         if torch.is_grad_enabled():
             self.without_grad.discard(tap)

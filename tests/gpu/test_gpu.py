@@ -97,7 +97,7 @@ def test_losses_and_gradients_are_those_of_the_cpu():
     assert expected.keys() == gradients(ours).keys()
     for name, grad in gradients(ours).items():
         # sums of some thousand float32 products in another order
-        torch.testing.assert_close(grad.cpu(), expected[name], rtol=1e-3, atol=1e-3 * expected[name].abs().max())
+        torch.testing.assert_close(grad.cpu(), expected[name], rtol=1e-3, atol=2e-3 * expected[name].abs().max())
 
 
 @pytest.mark.parametrize('shape', [(8, 3, 3), (64, 28, 28), (256, 7, 7)])
@@ -145,7 +145,7 @@ def test_channels_last():
     sum(last(**data, mode='loss').values()).backward()
     sum(plain(**batch(plain), mode='loss').values()).backward()
     for name, grad in gradients(plain).items():
-        torch.testing.assert_close(gradients(last)[name], grad, rtol=1e-3, atol=1e-3 * grad.abs().max())
+        torch.testing.assert_close(gradients(last)[name], grad, rtol=1e-3, atol=2e-3 * grad.abs().max())
 
 
 @COMPILES
@@ -170,7 +170,7 @@ def test_a_step_on_another_stream():
         sum(other(**batch(other), mode='loss').values()).backward()
     torch.cuda.current_stream().wait_stream(stream)
     for name, grad in gradients(one).items():
-        torch.testing.assert_close(gradients(other)[name], grad, rtol=1e-3, atol=1e-3 * grad.abs().max())
+        torch.testing.assert_close(gradients(other)[name], grad, rtol=1e-3, atol=2e-3 * grad.abs().max())
 
 
 @contextlib.contextmanager
@@ -194,3 +194,20 @@ def test_a_step_never_waits_for_the_gpu():
             total.backward()
             optimizer.step()
     assert torch.isfinite(total)
+
+
+@NEEDS_GPU
+def test_deterministic_steps_have_the_same_bits(monkeypatch):
+    monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+    monkeypatch.setattr(torch.backends.cudnn, 'deterministic', True)
+    one, other = distiller(), distiller()
+    torch.use_deterministic_algorithms(True)
+    try:
+        for model in (one, other):
+            wrapper = build_optim_wrapper(model, dict(type='OptimWrapper', optimizer=SGD))
+            for _ in range(5):
+                step(model, batch(model), wrapper)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for name, value in one.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name

@@ -209,5 +209,6 @@ def test_sync_bn_in_student_and_connectors_on_nccl(processes, mnist, teacher, tm
     config = deterministic('classification', mnist, teacher, list(range(8)))
     config.sync_bn = 'torch'
     config.dump(tmp_path / 'sync.py')
-    result = run('tools/dist_train.sh', tmp_path / 'sync.py', str(processes), '--work-dir', tmp_path / 'run')
+    command = ['tools/dist_train.sh', tmp_path / 'sync.py', str(processes), '--work-dir', tmp_path / 'run']
+    result = run(*command, CUDA_VISIBLE_DEVICES=','.join(map(str, range(processes))))
     assert result.returncode == 0, result.stderr[-3000:]

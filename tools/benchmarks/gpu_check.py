@@ -6,7 +6,8 @@
 
 It takes the tests that are marked `gpu` (mixed precision, channels-last, streams, torch.compile, no waiting for the
 GPU, SyncBN and NCCL), the benchmarks of the loss and of training steps, and trainings that are killed and resumed. None
-of it needs mmcv's operators. At the end gpu_check.json and gpu_check.md, a page for the docs, are in --out.
+of it needs mmcv's operators. At the end gpu_check.json and gpu_check.md, a page for the docs, are in --out; parts that
+are there from another run on this machine are kept.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = Path(__file__).resolve().parent
 PARTS = ('tests', 'loss', 'steps', 'kills')
 FILES = (ROOT / 'tests' / 'gpu', ROOT / 'tests' / 'tools' / 'test_distributed.py')  # those with tests marked `gpu`
-WORKLOADS = ('demo_classification', 'cifar_a', 'mobilenet', 'deeplabv3plus')
+WORKLOADS = ('cifar_a', 'mobilenet', 'deeplabv3plus')
 
 
 def make_parser():
@@ -115,7 +116,7 @@ def loss_options(args, folder):
 
 
 def step_options(args, folder):
-    workloads = WORKLOADS[:1] if args.quick else WORKLOADS
+    workloads = ('demo_classification',) if args.quick else WORKLOADS
     return ['--device', args.device, '--rounds', 2 if args.quick else 15, '--workloads', *workloads]
 
 
@@ -166,15 +167,18 @@ def failures(record):
 
 def main(args):
     check(args)
-    console, record = Console(), dict(machine=machine(args.device))
+    console, place, path = Console(), machine(args.device), args.out / 'gpu_check.json'
+    record = json.loads(path.read_text()) if path.is_file() else {}
+    if record.get('machine') != place:
+        record = dict(machine=place)
     with tempfile.TemporaryDirectory() as scratch:
         for part in args.parts:
             folder = Path(scratch) / part
             folder.mkdir()
             record[part] = RUN[part](args, folder, console)
-            AtomicBackend().put_text(json.dumps(record, indent=1) + '\n', args.out / 'gpu_check.json')
+            AtomicBackend().put_text(json.dumps(record, indent=1) + '\n', path)
             AtomicBackend().put_text(page(record), args.out / 'gpu_check.md')
-    console.print(f'written: [bold]{args.out / "gpu_check.md"}[/bold], [bold]{args.out / "gpu_check.json"}[/bold]')
+    console.print(f'written: [bold]{args.out / "gpu_check.md"}[/bold], [bold]{path}[/bold]')
     failed = failures(record)
     if failed:
         raise ValueError(f'{len(failed)} checks failed: {", ".join(failed)}; their output is above')

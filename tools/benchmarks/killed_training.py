@@ -12,11 +12,14 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-import mmpretrain.models  # noqa: F401  once, for all the trainings that are forked
-import torch
-from mmengine.hooks import Hook
+# MMEngine's import asks whether there is a GPU. Asked of CUDA, forks could not use it.
+os.environ.setdefault('PYTORCH_NVML_BASED_CUDA_CHECK', '1')
 
-from mmlckd.registry import HOOKS
+import mmpretrain.models  # noqa: F401  once, for all the trainings that are forked
+import torch  # noqa: E402
+from mmengine.hooks import Hook  # noqa: E402
+
+from mmlckd.registry import HOOKS  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import train  # noqa: E402  the tool that is killed
@@ -129,5 +132,6 @@ def _options(args) -> list[str]:
         'default_hooks.checkpoint.interval=1',
         'default_hooks.checkpoint.max_keep_ckpts=1',
         'default_hooks.checkpoint.save_best=auto',
+        f'randomness.deterministic={torch.cuda.is_available()}',
         *args.options,
     ]

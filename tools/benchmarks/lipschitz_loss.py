@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from formulations import KnownPair, authors_norm, exact_norm, lipschitz_loss, make_maps, step, student_and_teacher
-from measure import exponent, hot_spots, in_turns, peak_mib, summary
+from measure import exponent, hot_spots, in_turns, operations, peak_mib, summary
 from rich.console import Console
 from rich.table import Table
 
@@ -52,7 +52,7 @@ def compare(batch, rounds, device, console):
 
     ``peak_mib`` is what a step takes beyond the maps. ``extra_mib`` leaves out the gradients of the maps as well, which
     any loss on these maps returns: it is the larger of the forward's peak and the whole step's peak less those
-    gradients.
+    gradients. ``operations`` are what a GPU has to launch.
     """
     student, teacher = student_and_teacher(RESNET50_AT_224, batch, device)
     steps = {name: partial(step, norm, student, teacher) for name, norm in VARIANTS.items()}
@@ -64,6 +64,7 @@ def compare(batch, rounds, device, console):
         peak = peak_mib(steps[name], device)
         extra = max(peak - gradients, peak_mib(partial(lipschitz_loss, norm, student, teacher), device))
         result[name] = dict(ms=time['median'], ms_low=time['low'], ms_high=time['high'], peak_mib=peak, extra_mib=extra)
+        result[name].update(operations=operations(steps[name]))
     reference = result["authors' formulation"]
     for row in result.values():
         row.update(speedup=reference['ms'] / row['ms'], memory_ratio=row['extra_mib'] / reference['extra_mib'])
@@ -135,7 +136,7 @@ def right_aligned_table(title, first, *columns):
 def show(args, results, exact, grown, hot, targets, console):
     table = right_aligned_table(
         f"Lipschitz loss, forward + backward: ResNet-50's maps at 224 px, batch {args.batch}, {args.threads} threads",
-        *('variant', 'ms (quartiles)', 'faster', 'peak MiB', 'less gradients', 'memory'),
+        *('variant', 'ms (quartiles)', 'faster', 'peak MiB', 'less gradients', 'memory', 'operations'),
     )
     for name, row in results.items():
         table.add_row(
@@ -145,6 +146,7 @@ def show(args, results, exact, grown, hot, targets, console):
             f'{row["peak_mib"]:.0f}',
             f'{row["extra_mib"]:.0f}',
             f'1/{1 / row["memory_ratio"]:.1f}',
+            str(row['operations']),
         )
     console.print(table)
     for name, row in exact.items():

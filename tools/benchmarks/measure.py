@@ -9,6 +9,7 @@ import time
 import numpy as np
 import torch
 from rich.progress import track
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def milliseconds(function, device):
@@ -60,6 +61,27 @@ def peak_mib(function, device):
     events.sort(key=lambda event: event.start_ns() if hasattr(event, 'start_ns') else event.start_us())
     held = itertools.accumulate(event.nbytes() for event in events)
     return max(held) / 2**20
+
+
+class _Operations(TorchDispatchMode):
+    """Counts the operations that write numbers: each starts a kernel or more on a GPU. Views and allocations do not."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        returned = [value.alias_info for value in func._schema.returns]
+        is_view = any(alias is not None and not alias.is_write for alias in returned)
+        self.count += not is_view and not func._schema.name.startswith(('aten::empty', 'aten::new_empty'))
+        return func(*args, **(kwargs or {}))
+
+
+def operations(function):
+    """How many operations a call starts. On a GPU that many have to be launched, which takes longer than small ones."""
+    with _Operations() as mode:
+        function()
+    return mode.count
 
 
 def hot_spots(function, rows=6):

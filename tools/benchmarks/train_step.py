@@ -58,7 +58,7 @@ def make_parser():
     parser.add_argument(
         '--rounds', type=int, default=15, help='timed rounds, each running every variant once (default: 15)'
     )
-    parser.add_argument('--batch', type=int, help='images a batch (default: one that suits a CPU)')
+    parser.add_argument('--batch', type=int, help='images a batch (default: one that suits the device)')
     parser.add_argument('--threads', type=int, default=2, help='CPU threads (default: 2)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument(
@@ -75,16 +75,19 @@ def measure(name, args, console):
     workload = WORKLOADS[name]
     config = model_config(workload.config)
     model = build(config).to(args.device).train()
-    data = batch_of(model, workload.size, args.batch or workload.batch, args.device)
+    on_gpu = args.device.startswith('cuda') and workload.gpu
+    size, batch = workload.gpu if on_gpu else (workload.size, workload.batch)
+    batch = args.batch or batch
+    data = batch_of(model, size, batch, args.device)
     reduced = reduced_teacher(config, model.distiller.teacher, args.device)
     functions = variants(model, data, reduced)
     functions[GUIDED] = step_of(guided(config, model).to(args.device).train(), data)
-    steps, batch = list(functions), (data['inputs'], data['data_samples'])
+    steps, images = list(functions), (data['inputs'], data['data_samples'])
     functions.update(
         {
             'reading': reading(model, data),
-            'teacher': partial(model.distiller.teacher, *batch),
-            'teacher, half': partial(reduced, *batch),
+            'teacher': partial(model.distiller.teacher, *images),
+            'teacher, half': partial(reduced, *images),
         }
     )
     times = in_turns(functions, args.rounds, args.device, name, console)
@@ -99,8 +102,8 @@ def measure(name, args, console):
         )
     return dict(
         config=workload.config,
-        batch=args.batch or workload.batch,
-        size=workload.size,
+        batch=batch,
+        size=size,
         variants=rows,
         of_naive=ratios(times, 'ours', NAIVE)['median'],
         second_view=ratios(times, GUIDED, 'ours')['median'],

@@ -17,24 +17,26 @@ class Workload(NamedTuple):
     Args:
         config: Its path.
         size, batch: Image size and images in a batch that suit a CPU.
+        gpu: Image size and images in a batch that suit a GPU; the same by default.
         plain, whole: The ratios to the floor to stay below, of the Lipschitz loss alone and of the whole recipe.
     """
 
     config: str
     size: int
     batch: int
+    gpu: tuple[int, int] | None = None
     plain: float | None = None
     whole: float | None = None
 
 
 WORKLOADS = dict(
-    cifar_a=Workload('configs/lckd/cifar100_wrn28-4_to_wrn16-4.py', 32, 64, 1.05, 1.10),
-    faster_rcnn=Workload('configs/lckd/voc_faster_rcnn_r101_to_r18.py', 320, 2, 1.05, 1.10),
-    deeplabv3plus=Workload('configs/lckd/voc_deeplabv3plus_r101_to_r18.py', 256, 2, 1.05, 1.10),
-    mobilenet=Workload('configs/lckd/imagenet_resnet50_to_mobilenet.py', 224, 8, 1.10, 1.25),
-    cifar_c=Workload('configs/lckd/cifar100_wrn28-4_to_wrn16-2.py', 32, 64),
-    cifar_e=Workload('configs/lckd/cifar100_pyramidnet200_to_wrn28-4.py', 32, 16),
-    imagenet_resnet=Workload('configs/lckd/imagenet_resnet152_to_resnet50.py', 224, 2),
+    cifar_a=Workload('configs/lckd/cifar100_wrn28-4_to_wrn16-4.py', 32, 64, (32, 128), 1.05, 1.10),
+    faster_rcnn=Workload('configs/lckd/voc_faster_rcnn_r101_to_r18.py', 320, 2, (640, 4), 1.05, 1.10),
+    deeplabv3plus=Workload('configs/lckd/voc_deeplabv3plus_r101_to_r18.py', 256, 2, (512, 8), 1.05, 1.10),
+    mobilenet=Workload('configs/lckd/imagenet_resnet50_to_mobilenet.py', 224, 8, (224, 64), 1.10, 1.25),
+    cifar_c=Workload('configs/lckd/cifar100_wrn28-4_to_wrn16-2.py', 32, 64, (32, 128)),
+    cifar_e=Workload('configs/lckd/cifar100_pyramidnet200_to_wrn28-4.py', 32, 16, (32, 64)),
+    imagenet_resnet=Workload('configs/lckd/imagenet_resnet152_to_resnet50.py', 224, 2, (224, 32)),
     demo_classification=Workload('configs/demo/mnist5k_wrn16-2_to_wrn10-1_london.py', 28, 32),
     demo_detection=Workload('configs/demo/digits_faster_rcnn_r18x32_to_r18x16.py', 128, 4),
 )

@@ -57,7 +57,7 @@ def prepare(config: Config) -> Config:
     config.setdefault('default_hooks', {})
     config.default_hooks.setdefault('finite_loss', dict(type='mmlckd.FiniteLossHook'))
     make_resumable(config)
-    if (config.get('randomness') or {}).get('deterministic'):
+    if config.get('randomness', {}).get('deterministic'):
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # without it torch refuses matrix products
     check_prerequisites(config)
     return config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,16 @@ def test_a_hook_that_is_none_stays_off(folder):
     config.default_hooks.random_state = None
     hooks = mmlckd.prepare(config).default_hooks
     assert hooks.finite_loss is None and hooks.random_state is None and hooks.run_check is not None
+
+
+@pytest.mark.parametrize('randomness, workspace', [({}, None), (dict(seed=1), None), (dict(deterministic=True), '8')])
+def test_cublas_gets_what_determinism_needs(folder, monkeypatch, randomness, workspace):
+    monkeypatch.setitem(os.environ, 'CUBLAS_WORKSPACE_CONFIG', 'so that it is restored')
+    del os.environ['CUBLAS_WORKSPACE_CONFIG']
+    config = alone()
+    config.randomness = randomness
+    mmlckd.prepare(config)
+    assert os.environ.get('CUBLAS_WORKSPACE_CONFIG', '')[-1:] == (workspace or '')
 
 
 def test_a_second_call_changes_nothing(folder):

@@ -6,6 +6,7 @@ import errno
 import inspect
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from mmengine.registry import OPTIMIZERS
 
@@ -25,6 +26,7 @@ def sentence_of(error: BaseException) -> str | None:
     - this package, MMEngine or a host library raised it on purpose;
     - a config entry does not fit what it names;
     - an image cannot be read;
+    - a host library does not import;
     - the operating system refuses a file.
 
     What breaks by itself is a bug.
@@ -126,6 +128,18 @@ def _refused_file(failure: Failure) -> str | None:
     return f'{error.strerror}{where}: correct the path or its rights, or name another'
 
 
+def _host_does_not_import(failure: Failure) -> str | None:
+    """A library beside which a host does not fit breaks the host's import, by whatever error."""
+    passed = [(frame.f_code.co_name, place) for frame, place in zip(failure.frames, failure.places) if place.host]
+    if not passed or passed[-1][0] != '<module>':
+        return None
+    place, error = passed[-1][1], type(failure.error).__name__
+    remedy = 'install versions that fit each other'
+    if 'multimodal' in Path(place.file).parts:
+        remedy = "run `pip install 'transformers<5'`, or uninstall transformers"
+    return f'{place.host} does not import here, {error} in {place.file}: {failure.message}: {remedy}'
+
+
 def _raised_by_a_host(failure: Failure) -> str | None:
     if not failure.is_meant or failure.host is None:
         return None
@@ -142,6 +156,7 @@ RULES: tuple[Callable[[Failure], str | None], ...] = (
     _missing_field,
     _no_samples,
     _refused_entry,
+    _host_does_not_import,
     _full_disk,
     _refused_file,
     _raised_by_a_host,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import runpy
+
 import pytest
 import torch
 from conftest import GUIDED, run
@@ -43,6 +46,33 @@ def raising(error):
 )
 def test_bugs(function, args):
     assert sentence_of(error_of(function, *args)) is None
+
+
+@pytest.mark.parametrize(
+    'module, body, sentence',
+    [
+        (
+            'mmpretrain/models/multimodal/blip',
+            'class Pooler(None): pass',  # as with transformers 5, whose names mmpretrain replaces by None
+            r"mmpretrain does not import here, TypeError in .*/blip\.py: .*: run `pip install 'transformers<5'`, or",
+        ),
+        (
+            'mmdet/registry',
+            'import no_such_package',
+            'mmdet does not import here, ModuleNotFoundError in ',
+        ),
+        (
+            'mmseg/parts',
+            'import numpy\nnumpy.no_such_name',
+            'mmseg does not import here, AttributeError in .*: .*: install',
+        ),
+    ],
+)
+def test_a_host_that_does_not_import(tmp_path, module, body, sentence):
+    path = tmp_path / f'{module}.py'
+    path.parent.mkdir(parents=True)
+    path.write_text(body)
+    assert re.match(sentence, sentence_of(error_of(runpy.run_path, str(path))))
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,8 @@ def full_float32():
         flag.allow_tf32 = value
 
 
-def distiller(device=DEVICE, precision=None):
-    """The demo's guided student, with every loss that this package has a recipe of, and a second view."""
+def distiller(device=DEVICE, precision=None, losses=None):
+    """The demo's guided student, with every loss that this package has a recipe of, or some; and a second view."""
     config = read_config(LONDON)
     init_default_scope(config.default_scope)
     fields = copy.deepcopy(config.model)
@@ -51,10 +51,14 @@ def distiller(device=DEVICE, precision=None):
         local=dict(type='mmlckd.LocalLipschitzKDLoss', taps=['head.fc']),
         kd_views=dict(type='mmlckd.LogitsKDLoss', views='both', taps=['head.fc']),
     )
+    fields.losses = {name: loss for name, loss in fields.losses.items() if losses is None or name in losses}
+    if losses is not None:
+        fields.view = None
     torch.manual_seed(0)
     model = MODELS.build(fields)
     model.init_weights()
-    model.distiller.view = SameNoise()
+    if losses is None:
+        model.distiller.view = SameNoise()
     return model.to(device).train()
 
 
@@ -89,6 +93,11 @@ def step(model, data, wrapper):
     return {name: value.item() for name, value in losses.items() if 'loss' in name}
 
 
+def assert_near(found, expected):
+    """Equal but for float32 sums in another order, which also move single values across the kink of a ReLU."""
+    assert (found - expected).norm() <= 5e-3 * expected.norm()
+
+
 def test_losses_and_gradients_are_those_of_the_cpu():
     ours, reference = distiller(), distiller('cpu')
     for model in (ours, reference):
@@ -96,8 +105,7 @@ def test_losses_and_gradients_are_those_of_the_cpu():
     expected = gradients(reference)
     assert expected.keys() == gradients(ours).keys()
     for name, grad in gradients(ours).items():
-        # sums of some thousand float32 products in another order
-        torch.testing.assert_close(grad.cpu(), expected[name], rtol=1e-3, atol=2e-3 * expected[name].abs().max())
+        assert_near(grad.cpu(), expected[name])
 
 
 @pytest.mark.parametrize('shape', [(8, 3, 3), (64, 28, 28), (256, 7, 7)])
@@ -145,15 +153,16 @@ def test_channels_last():
     sum(last(**data, mode='loss').values()).backward()
     sum(plain(**batch(plain), mode='loss').values()).backward()
     for name, grad in gradients(plain).items():
-        torch.testing.assert_close(gradients(last)[name], grad, rtol=1e-3, atol=2e-3 * grad.abs().max())
+        assert_near(gradients(last)[name], grad)
 
 
 @COMPILES
 @pytest.mark.slow
-def test_a_compiled_step_has_the_same_losses():
-    compiled, plain = distiller(), distiller()
+@pytest.mark.parametrize('backend, losses', [('inductor', ['kd']), ('inductor' if HAS_GPU else 'eager', None)])
+def test_a_compiled_step_has_the_same_losses(backend, losses):
+    compiled, plain = distiller(losses=losses), distiller(losses=losses)
     data = batch(compiled)
-    forward = torch.compile(lambda: compiled(**data, mode='loss'), backend='inductor' if HAS_GPU else 'eager')
+    forward = torch.compile(lambda: compiled(**data, mode='loss'), backend=backend)
     for _ in range(2):
         found, exact = forward(), plain(**batch(plain), mode='loss')
         for name in exact:
@@ -170,7 +179,7 @@ def test_a_step_on_another_stream():
         sum(other(**batch(other), mode='loss').values()).backward()
     torch.cuda.current_stream().wait_stream(stream)
     for name, grad in gradients(one).items():
-        torch.testing.assert_close(gradients(other)[name], grad, rtol=1e-3, atol=2e-3 * grad.abs().max())
+        assert_near(gradients(other)[name], grad)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ VARIANTS = {  # in the record: its title in the table
     'ours with a second view': 'with a second view',
     'naive': 'naive',
 }
+AUTHORS = "authors' formulation"
 MOMENTS = {  # of a kill, in the order of a run
     'start': 'before the first iteration',
     'iteration': 'within an iteration',
@@ -86,6 +87,24 @@ def step_row(workload: dict) -> list[str]:
         f'{memory:.2f}',
         f'{workload["hook"]["share"]:.2%}',
     ]
+
+
+def gpu_table() -> str:
+    """The loss and whole training steps on a GPU."""
+    record = record_of('gpu_check')
+    workloads, loss = record['steps']['record']['workloads'], record['loss']['record']
+    times = {name: f'{row["ms"]:.0f}' for name, row in loss['results'].items()}
+    titles = [title.replace('bf16', 'fp16') for title in VARIANTS.values()]
+    header = ['step', 'floor, ms', *titles, 'peak memory', 'hook']
+    rounds = ' to '.join(map(str, sorted({workload['rounds'] for workload in workloads.values()})))
+    killed = record['kills']['record']['rows']
+    note = (
+        f'One {record["machine"]["gpus"][0]}, torch {record["machine"]["torch"]}, medians of {rounds} rounds; columns '
+        f'as above. The Lipschitz loss alone takes {times["ours"]} ms on the maps above (batch {loss["batch"]}), the '
+        f"authors' {times[AUTHORS]} ms. {sum(not row['differs'] for row in killed)} of {len(killed)} killed trainings "
+        'ended with the bits of one that was not killed, with `randomness.deterministic=True`.'
+    )
+    return f'{table(header, [step_row(workload) for workload in workloads.values()])}\n\n{paragraph(note)}'
 
 
 def crash_table() -> str:

@@ -34,6 +34,7 @@ TABLES = {
     'gain': partial(evidence_tables.gain_table, 'readme'),
     'lipschitz_loss': cost_tables.loss_table,
     'train_step': cost_tables.step_table,
+    'gpu': cost_tables.gpu_table,
     'crash_resume': cost_tables.crash_table,
     'soak': cost_tables.soak_sentence,
     'classification': recipe_tables.classification_table,

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from .launches import bound_by_launches
+
 # How many numbers are formed at a time. On a CPU they should fit a cache; a GPU wants few products, and large ones.
 _CPU_PART, _GPU_PART = 2**18, 2**24
 
@@ -68,6 +70,23 @@ def parts(size: torch.Size, channels: int, device: torch.device) -> Iterator[tup
     cells = [slice(start, start + step) for start in range(0, count, step)]
     for first in range(0, batch, together):
         yield slice(first, first + together), cells
+
+
+def add_products(total: Tensor, left: Tensor, right: Tensor, by_mean: bool = False) -> None:
+    """Add left @ right of all samples to a matrix (M, K) in place.
+
+    Args:
+        total: (M, K).
+        left, right: (B, M, N), (B, N, K).
+        by_mean: Form the mean over all B N terms first, for products in half precision, where the sum may be too large.
+    """
+    count = len(left) * left.shape[2]
+    if bound_by_launches(total):  # torch's addbmm starts a product for each sample
+        left, right = left.transpose(0, 1).flatten(1).unsqueeze(0), right.flatten(0, 1).unsqueeze(0)
+    if by_mean:
+        total += count * torch.addbmm(total, left, right, beta=0, alpha=1 / count)
+    else:
+        total.addbmm_(left, right)
 
 
 def centred_part(feat: Tensor, mean: Tensor, rows: slice, cells: slice) -> Tensor:

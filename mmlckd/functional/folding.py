@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .affine_map import AffineMap, centred_part, parts
+from .affine_map import AffineMap, add_products, centred_part, parts
 from .pooling import like_map, positions
 
 _POSITIONS = 4  # for each channel, from which on a covariance costs less than what it replaces
@@ -115,7 +115,7 @@ class _Moments(Function):
         for rows, all_cells in parts(seen.shape, seen.shape[1], feat.device):
             for cells in all_cells:
                 centred = centred_part(seen, mean, rows, cells)
-                covariance.addbmm_(centred, centred.mT)
+                add_products(covariance, centred, centred.mT)
         covariance = _summed(covariance, group) / count
         ctx.save_for_backward(feat, mean, count)
         ctx.group = group

@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from mmlckd.compatibility import autocast_is_on
 
-from .affine_map import AffineMap, centred_part, parts
+from .affine_map import AffineMap, add_products, centred_part, parts
 from .pooling import like_map, positions
 
 
@@ -92,7 +92,7 @@ class _OfAffine(Function):
                 if not any(ctx.needs_input_grad):
                     continue
                 difference.nan_to_num_(0.0, 0.0, 0.0).mul_(sums.isfinite().view(-1, 1, 1))
-                _add_products(of_weight, difference, centred.mT)
+                add_products(of_weight, difference, centred.mT, by_mean=autocast_is_on(target.device.type))
                 of_bias += difference.sum((0, 2))
                 to_feat[rows, :, cells] = torch.bmm(batched.mT, difference)
             if not whole:
@@ -114,12 +114,3 @@ class _OfAffine(Function):
     def backward(ctx, gradient: Tensor, _) -> tuple[Tensor | None, ...]:
         derivative, *others = ctx.saved_tensors
         return (derivative * (2 * gradient)).to(ctx.dtype), *(2 * gradient * other for other in others), None
-
-
-def _add_products(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add the products of all samples; under autocast they are taken in half precision."""
-    if not autocast_is_on(total.device.type):
-        total.addbmm_(left, right)
-        return
-    count = len(left) * left.shape[2]  # a mean is formed first, since the sum may be too large for half precision
-    total += count * torch.addbmm(total, left, right, beta=0, alpha=1 / count)

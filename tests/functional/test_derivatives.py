@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.autograd.forward_ad as fwd
-from both_searches import pytest_generate_tests, search  # noqa: F401
+from both_ways import pytest_generate_tests, way  # noqa: F401
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp
 
 from mmlckd.functional import transmitting_norm

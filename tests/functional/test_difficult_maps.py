@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from both_searches import pytest_generate_tests, search  # noqa: F401
+from both_ways import pytest_generate_tests, way  # noqa: F401
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from both_ways import pytest_generate_tests, way  # noqa: F401
 from conftest import run
 from torch import nn
 from torch.func import jvp

@@ -9,6 +9,7 @@ import torch
 from measure import operations
 
 from mmlckd.functional import launches, transmitting_norm
+from mmlckd.functional.affine_map import add_products
 
 
 @pytest.mark.parametrize(
@@ -30,3 +31,13 @@ def test_views_and_allocations_are_no_operations():
     feat = torch.rand(2, 3)
     assert operations(lambda: torch.empty_like(feat.T[:1])) == 0
     assert operations(lambda: (feat + 1).mul_(2).T) == 2
+
+
+def test_products_of_all_samples_are_one(monkeypatch):
+    left, right, total = torch.rand(64, 3, 5), torch.rand(64, 5, 4), torch.zeros(3, 4)
+    add_products(total, left, right)
+    monkeypatch.setattr(launches, '_DEVICES', {'cpu'})
+    for by_mean in (False, True):
+        found = torch.zeros(3, 4)
+        assert operations(partial(add_products, found, left, right, by_mean)) <= 5
+        torch.testing.assert_close(found, total)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from both_searches import pytest_generate_tests, search  # noqa: F401
+from both_ways import pytest_generate_tests, way  # noqa: F401
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -24,7 +24,8 @@ def prepare(config: Config) -> Config:
     - The training stops where the loss is no longer finite.
     - A kill loses nothing: checkpoints are written whole, and with ``config.resume = True`` the training goes on from
       the last sound one of the work folder, if there is one, to the same weights.
-    - ``randomness.deterministic = True`` works on a GPU: cuBLAS gets the workspace that it needs for that.
+    - With ``randomness.deterministic = True`` cuBLAS gets the workspace that this needs, unless this process has
+      multiplied on a GPU before.
     - ``work_dir`` is ``work_dirs/<config name>`` where the config sets none; ``launcher`` is 'none'.
 
     A hook that the config sets to None stays off.

@@ -6,11 +6,12 @@ import errno
 import inspect
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from mmengine.registry import OPTIMIZERS
 
-from .failures import Failure
+from .failures import Failure, Place
 from .names import closest, not_known
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
@@ -130,14 +131,24 @@ def _refused_file(failure: Failure) -> str | None:
 
 def _host_does_not_import(failure: Failure) -> str | None:
     """A library beside which a host does not fit breaks the host's import, by whatever error."""
+    if failure.of_a_worker or isinstance(failure.error, MemoryError):
+        return None
     passed = [(frame.f_code.co_name, place) for frame, place in zip(failure.frames, failure.places) if place.host]
-    if not passed or passed[-1][0] != '<module>':
+    if not passed or passed[-1][0] != '<module>' or not _is_installed(passed[-1][1]):
         return None
     place, error = passed[-1][1], type(failure.error).__name__
-    remedy = 'install versions that fit each other'
+    remedy = 'correct that file, or install versions that fit each other'
     if 'multimodal' in Path(place.file).parts:
         remedy = "run `pip install 'transformers<5'`, or uninstall transformers"
-    return f'{place.host} does not import here, {error} in {place.file}: {failure.message}: {remedy}'
+    return (
+        f'{place.host} does not import here, {error} in {place.file}: {failure.message}: {remedy} (--debug shows where)'
+    )
+
+
+def _is_installed(place: Place) -> bool:
+    """Whether a line is in the host library itself, and not in a folder of that name."""
+    spec = find_spec(place.host) if place.host else None
+    return spec is not None and Path(spec.origin or '').parent in Path(place.file).parents
 
 
 def _raised_by_a_host(failure: Failure) -> str | None:
@@ -156,9 +167,9 @@ RULES: tuple[Callable[[Failure], str | None], ...] = (
     _missing_field,
     _no_samples,
     _refused_entry,
-    _host_does_not_import,
     _full_disk,
     _refused_file,
+    _host_does_not_import,
     _raised_by_a_host,
 )
 

@@ -79,9 +79,18 @@ def pool(feat: Tensor, grid: tuple[int, int] | None) -> Tensor:
     return pooled
 
 
+def average_pool(feat: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Adaptive average pooling of maps (..., H, W) to the grid, by two products. Differentiable.
+
+    Its derivative is deterministic on a GPU, unlike that of torch's pooling.
+    """
+    down, across = (_averages(count, cells, feat) for count, cells in zip(feat.shape[-2:], grid))
+    return down @ feat @ across.mT
+
+
 def pool_rows(rows: Tensor, size: torch.Size, grid: tuple[int, int]) -> Tensor:
     """Adaptive average pooling of rows (B, H W), over a map of that size, to rows over the grid. Differentiable."""
-    return F.adaptive_avg_pool2d(rows.unflatten(1, size).unsqueeze(1), grid).flatten(1)
+    return average_pool(rows.unflatten(1, size), grid).flatten(1)
 
 
 def unpool_rows(rows: Tensor, size: torch.Size, grid: tuple[int, int]) -> Tensor:

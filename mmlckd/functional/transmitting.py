@@ -38,9 +38,10 @@ def transmitting_norm(
             size, the larger is average-pooled (adaptively) to the smaller. Tokens must agree in N.
             Either may be an :class:`AffineMap`, which is not formed: it costs what the map costs that it is made of,
             and is differentiable in reverse mode only.
-        num_iters: Products with M^T M spent on the singular pair. None are spent where the rank is at most 32, since
-            the pair is exact then. On networks' features 10 leave an error below 1e-5. On independent noise, whose
-            singular values crowd at the top, they leave up to several per cent, and 30 below 1e-4.
+        num_iters: Products with M^T M spent on the singular pair. On networks' features 10 leave an error below 1e-5.
+            On independent noise, whose singular values crowd at the top, they leave up to several per cent, and 30
+            below 1e-4. None are spent where the rank is at most 32, since the pair is exact then; nor on a GPU where
+            B C^3 is at most 2^30, C the smaller number of channels: there M^T M is squared, which leaves at most 5e-6.
         center: Subtract each channel's mean over positions first. M is then a cross-covariance, and a constant offset
             of the maps does not count (a Lipschitz constant is about differences).
         eps: With ``center``, a map whose centred root mean square is below ``eps`` times its raw one counts as

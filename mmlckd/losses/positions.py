@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from mmlckd.functional import pooling
@@ -34,9 +33,9 @@ def pooled_alike(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """
     if first.dim() == second.dim() == 4 and first.shape[2:] != second.shape[2:]:
         height, width = map(min, first.shape[2:], second.shape[2:])
-        size = (height, width)
+        grid = (height, width)
         first, second = (
-            feat if feat.shape[2:] == size else F.adaptive_avg_pool2d(feat, size) for feat in (first, second)
+            feat if feat.shape[2:] == grid else pooling.average_pool(feat, grid) for feat in (first, second)
         )
     first, second = positions(first), positions(second)
     if first.shape[2] != second.shape[2]:

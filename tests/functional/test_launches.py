@@ -6,10 +6,12 @@ from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from measure import operations
 
 from mmlckd.functional import launches, transmitting_norm
 from mmlckd.functional.affine_map import add_products
+from mmlckd.functional.pooling import average_pool
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,15 @@ def test_a_transmitting_norm_starts_few_operations(monkeypatch, batch, channels,
     monkeypatch.setattr(launches, '_DEVICES', {'cpu'})
     feats = [torch.rand(batch, channels, size, size) for size in (12, 6)]
     assert operations(partial(transmitting_norm, *feats, center=True)) <= most
+
+
+@pytest.mark.parametrize('size, grid', [((6, 4), (3, 2)), ((7, 5), (3, 2)), ((4, 9), (4, 3))])
+def test_pooling_by_products_is_torchs(size, grid):
+    feat = torch.rand(2, 3, *size, requires_grad=True)
+    found, exact = average_pool(feat, grid), F.adaptive_avg_pool2d(feat, grid)
+    torch.testing.assert_close(found, exact)
+    weights = torch.rand_like(exact)
+    torch.testing.assert_close(*(torch.autograd.grad((weights * value).sum(), feat) for value in (found, exact)))
 
 
 def test_views_and_allocations_are_no_operations():

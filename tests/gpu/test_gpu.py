@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from mmlckd.config import bare_model, read_config
 from mmlckd.functional import transmitting_norm
 from mmlckd.registry import MODELS
 
+os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')  # some versions of torch read it once, at the first product
 pytestmark = pytest.mark.gpu
 HAS_GPU = torch.cuda.is_available()
 DEVICE = 'cuda' if HAS_GPU else 'cpu'
@@ -207,7 +209,6 @@ def test_a_step_never_waits_for_the_gpu():
 
 @NEEDS_GPU
 def test_deterministic_steps_have_the_same_bits(monkeypatch):
-    monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     monkeypatch.setattr(torch.backends.cudnn, 'deterministic', True)
     one, other = distiller(), distiller()
     torch.use_deterministic_algorithms(True)

@@ -6,8 +6,7 @@
 
 It takes the tests that are marked `gpu` (mixed precision, channels-last, streams, torch.compile, no waiting for the
 GPU, SyncBN and NCCL), the benchmarks of the loss and of training steps, and trainings that are killed and resumed. None
-of it needs mmcv's operators. At the end gpu_check.json and gpu_check.md, a page for the docs, are in --out; parts that
-are there from another run on this machine are kept.
+of it needs mmcv's operators. At the end gpu_check.json and gpu_check.md, a page for the docs, are in --out.
 """
 
 from __future__ import annotations
@@ -167,18 +166,15 @@ def failures(record):
 
 def main(args):
     check(args)
-    console, place, path = Console(), machine(args.device), args.out / 'gpu_check.json'
-    record = json.loads(path.read_text()) if path.is_file() else {}
-    if record.get('machine') != place:
-        record = dict(machine=place)
+    console, record = Console(), dict(machine=machine(args.device))
     with tempfile.TemporaryDirectory() as scratch:
         for part in args.parts:
             folder = Path(scratch) / part
             folder.mkdir()
             record[part] = RUN[part](args, folder, console)
-            AtomicBackend().put_text(json.dumps(record, indent=1) + '\n', path)
+            AtomicBackend().put_text(json.dumps(record, indent=1) + '\n', args.out / 'gpu_check.json')
             AtomicBackend().put_text(page(record), args.out / 'gpu_check.md')
-    console.print(f'written: [bold]{args.out / "gpu_check.md"}[/bold], [bold]{path}[/bold]')
+    console.print(f'written: [bold]{args.out / "gpu_check.md"}[/bold], [bold]{args.out / "gpu_check.json"}[/bold]')
     failed = failures(record)
     if failed:
         raise ValueError(f'{len(failed)} checks failed: {", ".join(failed)}; their output is above')

@@ -85,7 +85,8 @@ def average_pool(feat: Tensor, grid: tuple[int, int]) -> Tensor:
     Its derivative is deterministic on a GPU, unlike that of torch's pooling.
     """
     down, across = (_averages(count, cells, feat) for count, cells in zip(feat.shape[-2:], grid))
-    return down @ feat @ across.mT
+    with torch.autocast(feat.device.type, enabled=False):
+        return down @ feat @ across.mT
 
 
 def pool_rows(rows: Tensor, size: torch.Size, grid: tuple[int, int]) -> Tensor:

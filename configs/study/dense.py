@@ -1,9 +1,22 @@
-"""What the Lipschitz term adds to OFD in detection and segmentation of digit scenes; the losses and weights are the
-demos' own.
+"""Local guidance beside OFD in detection and segmentation of digit scenes, clean, noisy and blurred.
+
+OFD on both views sees the same views at the same cost; OFD trained twice as long costs as much, too. The weight of the
+guidance is chosen on the selection seeds, in validation; those of OFD are the demos' own.
 """
 data = {
-    'detection, digit scenes': 'configs/demo/digits_faster_rcnn_r18x32_to_r18x16.py',
-    'segmentation, digit scenes': 'configs/demo/digits_deeplabv3plus_r18x32_to_r18x16.py',
+    'detection, digit scenes': 'configs/study/recipes/detection.py',
+    'segmentation, digit scenes': 'configs/study/recipes/segmentation.py',
 }
-methods = [['ofd'], ['ofd', 'lipschitz']]
-seeds = [10, 11, 12]
+changes = dict(long=dict(longer=2))
+methods = [['ofd'], ['ofd', 'long'], ['ofd_views'], ['ofd_views', 'lipschitz_local']]
+seeds = [10, 11, 12, 13, 14]
+selection_seeds = [0, 1]
+grid = dict(ofd=[1e-4], ofd_views=[1e-4], lipschitz_local=[0.3, 1., 3.])
+weights = 'configs/study/dense_weights.json'
+
+guided = ['ofd_views', 'lipschitz_local']
+compare = [[guided, ['ofd']], [guided, ['ofd', 'long']]]
+aims = [
+    dict(of=guided, over=['ofd_views'], measure='test', gain=1., p=0.05),
+    dict(of=guided, over=['ofd_views'], measure='noise 32', gain=3., p=0.05),
+]

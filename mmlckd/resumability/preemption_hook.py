@@ -71,7 +71,7 @@ class PreemptionHook(Hook):
 
     def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if self.noticed and self._checkpoints.saved_iter == runner.iter:
-            _exit(runner, self._checkpoints.last_ckpt)
+            _exit(runner, str(self._checkpoints.last_ckpt))
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         if self._agreed():

@@ -157,7 +157,9 @@ class SafeCheckpointHook(CheckpointHook):
                 name = Path(str(path)).name
                 path = self.file_backend.join_path(self.out_dir, name) if self._is_own(name) else None
                 runner.message_hub.update_info(key, path)
-                if key == 'best_ckpt':
+                if key == 'last_ckpt':
+                    self.last_ckpt = path  # without it MMEngine does not write the new best one's name into it
+                elif key == 'best_ckpt':
                     self.best_ckpt_path = path
                 elif key.removeprefix('best_ckpt_') in getattr(self, 'best_ckpt_path_dict', {}):
                     self.best_ckpt_path_dict[key.removeprefix('best_ckpt_')] = path

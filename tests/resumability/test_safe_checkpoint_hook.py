@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 from mmengine.hooks import Hook
-from short_run import SAFE, names, training
+from short_run import SAFE, Accuracy, names, training
 
 from mmlckd.checkpoints import newest_checkpoint, read_checkpoint
 from mmlckd.resumability import PreemptionHook, RandomStateHook, SafeCheckpointHook
@@ -54,6 +54,26 @@ def test_a_kill_between_writing_and_removing_leaves_nothing_behind(tmp_path, mon
     assert names(tmp_path) == ['epoch_1.pth', 'epoch_2.pth']
     training(tmp_path, [], safe, resume=True, by_epoch=True, max_epochs=2).train()
     assert names(tmp_path) == ['epoch_2.pth']
+
+
+def test_an_evaluation_that_is_done_again_removes_the_former_best_one(tmp_path, monkeypatch):
+    values = iter([0.1, KeyboardInterrupt, 0.2])
+
+    def result(self, results):
+        value = next(values)
+        if value is KeyboardInterrupt:
+            raise value
+        return dict(accuracy=value)
+
+    monkeypatch.setattr(Accuracy, 'compute_metrics', result)
+    options = dict(checkpoint=dict(SAFE, save_best='accuracy', rule='greater'), max_epochs=2, validate=True)
+    with pytest.raises(KeyboardInterrupt):
+        training(tmp_path, [], **options).train()
+    assert names(tmp_path) == ['best_accuracy_epoch_1.pth', 'epoch_1.pth', 'epoch_2.pth']
+    training(tmp_path, [], resume=True, **options).train()
+    assert names(tmp_path) == ['best_accuracy_epoch_2.pth', 'epoch_1.pth', 'epoch_2.pth']
+    info = read_checkpoint(str(tmp_path / 'epoch_2.pth'))['message_hub']['runtime_info']
+    assert info['best_score'] == 0.2 and info['best_ckpt'].endswith('best_accuracy_epoch_2.pth')
 
 
 class Spoils(Hook):

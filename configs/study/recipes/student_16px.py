@@ -7,7 +7,7 @@ train_pipeline = [
     dict(type='PackInputs'),
 ]
 test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=16), dict(type='PackInputs')]
-train_dataloader = dict(batch_size=25, dataset=dict(serialize_data=False, pipeline=train_pipeline))
+train_dataloader = dict(dataset=dict(serialize_data=False, pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(serialize_data=False, pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(serialize_data=False, pipeline=test_pipeline))
 train_cfg = dict(max_epochs=40, val_interval=10)

@@ -11,7 +11,7 @@ changes = dict(long=dict(longer=2))
 methods = [['ofd'], ['ofd', 'long'], ['ofd_views'], ['ofd_views', 'lipschitz_local']]
 seeds = [10, 11, 12, 13, 14]
 selection_seeds = [0, 1]
-grid = dict(ofd=[1e-4], ofd_views=[1e-4], lipschitz_local=[0.3, 1., 3.])
+grid = dict(ofd=[1e-4], ofd_views=[1e-4], lipschitz_local=[0.03, 0.1, 0.3, 1., 3.])
 weights = 'configs/study/dense_weights.json'
 
 guided = ['ofd_views', 'lipschitz_local']

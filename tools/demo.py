@@ -113,6 +113,16 @@ def work_dir_of(config, args):
     return Path('work_dirs' if config == DEMOS[args.task].configs[0] else args.work_dir) / Path(config).stem
 
 
+def refuse_another_seed(path, args):
+    """See that a run that is there, whose config lies at ``path``, has the seed that is asked for."""
+    there = read_config(str(path)).randomness.seed if path.is_file() else None
+    if there not in (None, args.seed) and path.stem != Path(DEMOS[args.task].configs[0]).stem:
+        raise ValueError(
+            f'--seed is {args.seed}, and {path.parent} holds a training with seed {there}: give each seed a --work-dir '
+            'of its own'
+        )
+
+
 def train(config, title, args, console):
     """Train by the ordinary command, its epochs as a progress bar, unless it is finished."""
     folder, epochs = work_dir_of(config, args), read_config(config).train_cfg.max_epochs
@@ -123,6 +133,7 @@ def train(config, title, args, console):
         else ['--cfg-options', f'randomness.seed={args.seed}']
     )
     arguments = [config, '--work-dir', str(folder), '--resume', *options]
+    refuse_another_seed(folder / Path(config).name, args)
     command = tool_command(' '.join(['python tools/train.py', *arguments]))
     console.print(f'[dim]{command}{" (finished)" if checkpoint.is_file() else ""}[/dim]', soft_wrap=True)
     if checkpoint.is_file():

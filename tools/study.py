@@ -3,7 +3,7 @@
     python tools/study.py --preset quick
     python tools/study.py --preset readme              # the README's figure, an hour and a half on two cores
     python tools/study.py --preset readme --select     # choose the weights anew, on seeds that are not reported
-    python tools/study.py --preset quick --data configs/demo/mnist5k_wrn16-2_to_wrn10-1.py --seeds 20 21 22
+    python tools/study.py --preset quick --data configs/demo/mnist5k_wrn16-2_to_wrn10-1.py --methods kd+ofd kd+ofd+local
     python tools/study.py my/study.py --methods alone kd kd+lipschitz
 
 A preset is a config in configs/study. Every training is an ordinary run of a recipe. A second call skips what is
@@ -35,6 +35,7 @@ from mmlckd.cli import check_folder, check_prerequisites, is_there, needed_paths
 from mmlckd.config import SHIPPED, find_file, read_config, tool_command
 from mmlckd.study import Study, run_all
 from mmlckd.study.aims import verdicts
+from mmlckd.study.cell import method_title
 from mmlckd.study.figure import plot_cost, plot_study
 from mmlckd.study.plan import restricted
 from mmlckd.study.tables import comparison_rows, contrasts, result_rows
@@ -112,6 +113,9 @@ def prepare(path, console):
 
 
 def run_with_progress(cells, args, console, title):
+    """Run the cells under a bar; in a file, a line for each training."""
+    if not cells:
+        return []
     columns = (
         TextColumn('{task.description}'),
         BarColumn(),
@@ -126,6 +130,9 @@ def run_with_progress(cells, args, console, title):
 
         def done(cell, record):
             progress.advance(task)
+            if not console.is_terminal:
+                count = f'{int(progress.tasks[task].completed)}/{len(cells)}'
+                console.print(f'{title} {count}: {method_title(cell.method)}, {cell.data}, seed {cell.seed}')
 
         return run_all(cells, args.work_dir, origin(), args.jobs, done)
 
@@ -134,9 +141,15 @@ def select(study, args, console):
     """Choose the weights and write their file."""
     if study.weights_file is None:
         raise ValueError(f'study {study.name!r} names no file for the weights: add weights=... to its config')
+    if args.data or args.methods:
+        raise ValueError(
+            '--select chooses the weights of the whole study and replaces their file: leave --data and --methods out, '
+            'or write a study config for your data, with weights=... of its own'
+        )
     chosen = study.selection(partial(run_with_progress, args=args, console=console, title='selection'))
     data = {name: study.data[name] for name in study.selection_data}
-    record = dict(study=study.name, data=data, seeds=study.selection_seeds, methods=chosen)
+    record = dict(study=study.name, data=data, seeds=study.selection_seeds)
+    record['each' if study.each else 'methods'] = chosen
     AtomicBackend().put_text(json.dumps(record, indent=1) + '\n', study.weights_file)
     console.print(f'weights: [bold]{study.weights_file}[/bold]', soft_wrap=True)
 
@@ -169,6 +182,9 @@ def main(args):
     if args.select:
         select(study, args, console)
         return
+    untuned = study.untuned()
+    if untuned:
+        console.print(f"the recipes' own weights hold for {', '.join(untuned)}: none were chosen by --select")
     records = run_with_progress(study.cells(), args, console, study.name)
     report(records, study.design, console)
     lines = ',\n'.join(json.dumps(record) for record in records)

@@ -14,9 +14,11 @@ from torch.utils.data import DataLoader
 
 from mmlckd.checkpoints import load_weights
 from mmlckd.config import bare_model, is_distiller
+from mmlckd.distillers.entry_parts import both_sides
 from mmlckd.distillers.frozen_teacher import FrozenTeacher
 from mmlckd.losses import LipschitzKDLoss
 from mmlckd.registry import MODELS, same_type
+from mmlckd.taps import OUTPUTS
 
 
 class ComparedMaps(NamedTuple):
@@ -96,6 +98,10 @@ def load_networks(
             'analyse that network with its own config'
         )
     maps = compared_maps(config)
+    frozen = _teacher_of(config, teacher) if distils else None
+    if frozen is not None and maps.student_taps in ('auto', *OUTPUTS):
+        ours, theirs = both_sides('lipschitz', maps.student_taps, MODELS.build(bare_model(config)), frozen)
+        maps = maps._replace(student_taps=ours, teacher_taps=theirs)
 
     def student(weights: str | Path | None) -> Subject:
         set_random_seed(seed)
@@ -113,11 +119,9 @@ def load_networks(
         if name in (*networks, 'teacher'):
             raise ValueError(f'--compare has the name {name!r}, which another network of the report has: choose one')
         networks[name] = student(weights)
-    if distils:
-        frozen = _teacher_of(config, teacher)
-        if frozen.checkpoint:
-            frozen.load()
-            networks['teacher'] = Subject(frozen.model, frozen.checkpoint, maps.teacher_taps)
+    if frozen is not None and frozen.checkpoint:
+        frozen.load()
+        networks['teacher'] = Subject(frozen.model, frozen.checkpoint, maps.teacher_taps)
     return networks
 
 

@@ -21,7 +21,7 @@ from .first_step import FirstStep
 from .frozen_teacher import FrozenTeacher
 from .loss_entry import LossEntry, name_connectors
 from .max_share import hold_to_shares
-from .views import check_views, input_change, second_view
+from .views import KeepsPadding, check_views, input_change, second_view
 
 
 class Distillation(nn.Module):
@@ -72,6 +72,8 @@ class Distillation(nn.Module):
         name_connectors(self.entries)
         self.losses.update({entry.name: entry.loss for entry in self.entries})
         self.view = None if view is None else MODELS.build(view)
+        if isinstance(self.view, KeepsPadding):
+            self.view.watch(student.data_preprocessor)
         check_views(self.view, {entry.name: entry.views for entry in self.entries})
         self.student_taps = _taps_of(self.entries, 'student')
         self.pixel_std = Preprocessing.of(student.data_preprocessor).std

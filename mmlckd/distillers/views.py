@@ -9,12 +9,33 @@ from torch import Tensor, nn
 
 from mmlckd.losses import DistillationLoss
 from mmlckd.registry import MODELS
+from mmlckd.taps import Borders
 
 VIEWS = ('first', 'second', 'both')
 
 
+class KeepsPadding:
+    """Base of the views that leave padding as it is."""
+
+    borders = Borders(nn.Identity(), '')
+
+    def watch(self, preprocessor: nn.Module) -> None:
+        """Take padding to be as the student's data preprocessor makes it."""
+        self.borders = Borders(preprocessor, '')
+
+    def inside(self, inputs: Tensor, data_samples: Sequence | None) -> Tensor | None:
+        """(B, 1, H, W), bool: which positions are image and no padding; None if all are. Hosts pad below and right."""
+        full = tuple(inputs.shape[2:])
+        sizes = self.borders.likely_sizes(inputs, data_samples)
+        if all(size == full for size in sizes):
+            return None
+        ends = torch.tensor(sizes, device=inputs.device)
+        rows, columns = (torch.arange(length, device=inputs.device) for length in full)
+        return ((rows < ends[:, :1]).unsqueeze(2) & (columns < ends[:, 1:]).unsqueeze(1)).unsqueeze(1)
+
+
 @MODELS.register_module()
-class MixedView:
+class MixedView(KeepsPadding):
     """Part of the way to another image of the batch: x' = x + part * (other - x).
 
     The directions are those of the data, so there is no scale to choose. Where images were padded to one size, only
@@ -41,14 +62,12 @@ class MixedView:
         others = (torch.arange(count, device=inputs.device) + steps) % max(count, 1)
         part = self.max_part * torch.rand(count, 1, 1, 1, device=inputs.device, dtype=inputs.dtype)
         moves = part * (inputs[others] - inputs)
-        if _padded(inputs, data_samples):
-            valid = _valid(inputs, data_samples)
-            moves = moves * (valid & valid[others])
-        return inputs + moves
+        inside = self.inside(inputs, data_samples)
+        return inputs + (moves if inside is None else moves * (inside & inside[others]))
 
 
 @MODELS.register_module()
-class NoisyView:
+class NoisyView(KeepsPadding):
     """The image with Gaussian noise.
 
     Args:
@@ -67,8 +86,8 @@ class NoisyView:
 
     def __call__(self, inputs: Tensor, data_samples: Sequence | None = None) -> Tensor:
         """(B, C, H, W), preprocessed, to the same; padding stays as it is."""
-        noise = self.std * torch.randn_like(inputs)
-        return inputs + (noise * _valid(inputs, data_samples) if _padded(inputs, data_samples) else noise)
+        noise, inside = self.std * torch.randn_like(inputs), self.inside(inputs, data_samples)
+        return inputs + (noise if inside is None else noise * inside)
 
 
 def second_view(view: Callable, inputs: Tensor, data_samples: Sequence | None) -> Tensor:
@@ -137,24 +156,3 @@ def check_views(view: object, views: dict[str, str]) -> None:
     if view is not None and not looking:
         raise ValueError("view is set, and no loss looks at the second view: give one views='both', or leave view out")
 
-
-def _sizes(inputs: Tensor, data_samples: Sequence | None) -> list[tuple[int, int]]:
-    """(height, width) of the image in each padded input; the full size where samples tell none, as plain labels do."""
-    height, width = inputs.shape[2:]
-    sizes = []
-    for sample in data_samples if isinstance(data_samples, (list, tuple)) else ():
-        shape = sample.get('img_shape', None) if hasattr(sample, 'get') else None
-        sizes.append((shape[0], shape[1]) if shape else (height, width))
-    return sizes or [(height, width)] * len(inputs)
-
-
-def _padded(inputs: Tensor, data_samples: Sequence | None) -> bool:
-    return any(size != tuple(inputs.shape[2:]) for size in _sizes(inputs, data_samples))
-
-
-def _valid(inputs: Tensor, data_samples: Sequence | None) -> Tensor:
-    """(B, 1, H, W), bool: which positions are image and no padding; hosts pad at the bottom and on the right."""
-    sizes = torch.tensor(_sizes(inputs, data_samples), device=inputs.device)
-    rows, columns = (torch.arange(length, device=inputs.device) for length in inputs.shape[2:])
-    inside = (rows < sizes[:, :1]).unsqueeze(2) & (columns < sizes[:, 1:]).unsqueeze(1)
-    return inside.unsqueeze(1)

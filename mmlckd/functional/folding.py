@@ -11,7 +11,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from .affine_map import AffineMap, centred_part, parts
-from .pooling import positions
+from .pooling import like_map, positions
 
 _POSITIONS = 4  # for each channel, from which on a covariance costs less than what it replaces
 
@@ -20,10 +20,12 @@ def pays(feat: Tensor, norm: nn.Module) -> bool:
     """Whether :func:`folded` knows such a norm, and costs less than the convolution's output and the norm's.
 
     A covariance of C_in x C_in takes their place, so the batch must hold four positions for each channel of ``feat``.
+    A norm that is synchronised is always folded: the processes must exchange the same things, and the batch of each
+    may have another size.
     """
     known = isinstance(norm, (nn.BatchNorm2d, nn.SyncBatchNorm)) and norm.affine and norm.track_running_stats
     channels = feat.shape[2 if feat.dim() == 3 else 1]
-    return known and feat.numel() >= _POSITIONS * channels**2
+    return known and (_group_of(norm) is not None or feat.numel() >= _POSITIONS * channels**2)
 
 
 def folded(feat: Tensor, weight: Tensor, norm: Any) -> AffineMap:
@@ -126,13 +128,13 @@ class _Moments(Function):
         feat, mean, count = ctx.saved_tensors
         grad_mean, grad_covariance = _summed(grad_mean, ctx.group), _summed(grad_covariance, ctx.group)
         slope, offset = (grad_covariance + grad_covariance.mT) / count, grad_mean.unsqueeze(1) / count
-        seen, grad = positions(feat), torch.empty_like(feat)
-        target = positions(grad)
+        seen = positions(feat)
+        target = torch.empty_like(seen, dtype=feat.dtype)
         for rows, all_cells in parts(seen.shape, seen.shape[1], feat.device):
             for cells in all_cells:
                 centred = centred_part(seen, mean, rows, cells)
                 target[rows, :, cells] = torch.baddbmm(offset, slope.expand(len(centred), -1, -1), centred)
-        return grad, None, None
+        return like_map(target, feat), None, None
 
 
 def _summed(value: Tensor, group: Any) -> Tensor:

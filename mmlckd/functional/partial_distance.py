@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from mmlckd.compatibility import autocast_is_on
 
 from .affine_map import AffineMap, centred_part, parts
-from .pooling import positions
+from .pooling import like_map, positions
 
 
 def partial_squared_distance(student: Tensor | AffineMap, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,8 +73,8 @@ class _OfAffine(Function):
     @staticmethod
     def forward(ctx, feat: Tensor, weight: Tensor, mean: Tensor, bias: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         seen, aims = positions(feat), positions(target)
-        derivative = torch.empty_like(feat, dtype=target.dtype)
-        to_feat, to_weight, to_bias = positions(derivative), torch.zeros_like(weight), torch.zeros_like(bias)
+        to_feat = torch.empty_like(seen, dtype=target.dtype)
+        to_weight, to_bias = torch.zeros_like(weight), torch.zeros_like(bias)
         squares = []
         for rows, all_cells in parts(aims.shape, aims.shape[1], target.device):
             # Several samples come with all their positions. One sample may come in pieces: whether it counts is seen
@@ -104,7 +104,7 @@ class _OfAffine(Function):
             squares.append(sums)
         total = torch.cat(squares)
         finite = total.isfinite()
-        ctx.save_for_backward(derivative, to_weight, -(to_bias @ weight), to_bias)
+        ctx.save_for_backward(like_map(to_feat, feat), to_weight, -(to_bias @ weight), to_bias)
         ctx.dtype = feat.dtype
         ctx.mark_non_differentiable(finite)
         return total.where(finite, 0.0).sum(), finite

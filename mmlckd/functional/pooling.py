@@ -41,6 +41,11 @@ def positions(feat: Tensor) -> Tensor:
     return feat.flatten(2) if feat.dim() == 4 else feat.mT
 
 
+def like_map(rows: Tensor, feat: Tensor) -> Tensor:
+    """What :func:`positions` would turn into ``rows``, (B, C, N): a map or tokens of the shape of ``feat``. A view."""
+    return rows.unflatten(2, feat.shape[2:]) if feat.dim() == 4 else rows.mT
+
+
 def count_positions(feat: Tensor | AffineMap) -> int:
     """How many positions a map (B, C, H, W), or tokens (B, N, C), have."""
     return feat.shape[2] * feat.shape[3] if feat.dim() == 4 else feat.shape[1]

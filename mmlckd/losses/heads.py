@@ -60,10 +60,7 @@ def layout_at(teacher: nn.Module, tap) -> Layout:
     Raises:
         ValueError: The tapped module gives boxes as plain numbers.
     """
-    module = teacher.get_submodule(tap.module)
-    last = None
-    if tap.io == 'output' and tap.grid is None and isinstance(module, (nn.Linear, _ConvNd)):
-        last = isinstance(module, nn.Linear)
+    module, last = teacher.get_submodule(tap.module), channels_last(teacher, tap)
     head = _head_of(teacher, tap.module)
     if head is None:
         return Layout(classes_last=last)
@@ -77,6 +74,16 @@ def layout_at(teacher: nn.Module, tap) -> Layout:
     if bins is not None:  # as GFL has it: a distribution over distances, for each side of a box
         return Layout('softmax', last, (bins,), tuple(SIDES * count for count in anchors))
     return Layout(_activation_of(head), last, _classes_of(head), anchors)
+
+
+def channels_last(teacher: nn.Module, tap) -> bool | None:
+    """Whether a tap's channels are its last dimension, as in what a linear layer gives; None: the layer does not tell.
+
+    A convolution's channels are second.
+    """
+    module = teacher.get_submodule(tap.module)
+    told = tap.io == 'output' and tap.grid is None and isinstance(module, (nn.Linear, _ConvNd))
+    return isinstance(module, nn.Linear) if told else None
 
 
 def _head_of(teacher: nn.Module, path: str) -> nn.Module | None:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmlckd.functional import output_change, relative_change_error
 from mmlckd.registry import MODELS
 
+from .heads import channels_last
 from .mapwise_loss import MapwiseLoss, as_sequence
 
 
@@ -50,9 +51,14 @@ class LocalLipschitzKDLoss(MapwiseLoss):
             raise ValueError(f'floor is {floor}: give a positive number')
         self.center = center
         self.floor = floor
+        self._last: list[bool | None] = []
         self._next_input_change: Tensor | None = None
         self._input_change: Tensor | None = None
         self._changes: list[Tensor] = []  # of each tap (3, rows): the student's, the teacher's, and which rows count
+
+    def attach(self, teacher: nn.Module, taps: Sequence) -> None:
+        """Read off the teacher which taps are linear layers, whose channels are last in any number of dimensions."""
+        self._last = [channels_last(teacher, tap) for tap in taps]
 
     def see_views(self, input_change: Tensor) -> None:
         """Keep (B,), how far the views of the coming batch are apart, for :meth:`statistics`."""
@@ -60,16 +66,18 @@ class LocalLipschitzKDLoss(MapwiseLoss):
 
     def targets(self, teacher_feats: Tensor | Sequence[Tensor], data_samples: Sequence | None = None) -> list[Tensor]:
         """dt of every tap. The first half of each map is of the first view, the second half of the second."""
-        return [output_change(feat, self.center) for feat in super().targets(teacher_feats)]
+        return self._output_changes(super().targets(teacher_feats))
 
     def compare(self, student_feats: Tensor | Sequence[Tensor], targets: Any) -> Tensor:
         """Loss of student outputs of both views, (2B, K), (2B, K, H, W) or (2B, N, K), against :meth:`targets`.
+
+        Channels are last in three dimensions, and in what a linear layer gives.
 
         Raises:
             ValueError: The outputs are not equally many for each image of both views, or do not fit the teacher's.
         """
         self._input_change, self._next_input_change, self._changes = self._next_input_change, None, []
-        changes = [output_change(feat, self.center) for feat in as_sequence(student_feats)]
+        changes = self._output_changes(as_sequence(student_feats))
         images = len(changes[0]) if self._input_change is None else len(self._input_change)
         for i, change in enumerate(changes):
             if len(change) % max(images, 1):
@@ -80,6 +88,11 @@ class LocalLipschitzKDLoss(MapwiseLoss):
         if not images:  # no pair has a loss then
             self._changes = [change.detach().new_zeros(3, 0) for change in changes]
         return self.compare_maps(changes, targets)
+
+    def _output_changes(self, feats: Sequence[Tensor]) -> list[Tensor]:
+        last = self._last or [None] * len(feats)
+        maps = [feat.movedim(-1, 1) if feat.dim() == 4 and at_end else feat for feat, at_end in zip(feats, last)]
+        return [output_change(feat, self.center) for feat in maps]
 
     def pair_loss(self, student: Tensor, teacher: Tensor, kept: Tensor) -> Tensor:
         sizes = [change.detach().flatten(1).norm(dim=1) for change in (student, teacher)]

@@ -102,8 +102,11 @@ def is_affine_norm(module: nn.Module | None) -> bool:
 
 
 def norm_before(tap, modules: dict[str, nn.Module]) -> str:
-    """The tapped module's own path; for a tapped input of an activation, that of the last batch norm beside it."""
-    if tap.io == 'output' or is_affine_norm(modules[tap.module]):
+    """The tapped module's own path; for a tapped input of an activation's last call, the last batch norm beside it.
+
+    What an earlier call of the same activation gets comes from another norm, which is not known.
+    """
+    if tap.io == 'output' or tap.call != -1 or is_affine_norm(modules[tap.module]):
         return tap.module
     parent = tap.module.rpartition('.')[0]
     beside = [f'{parent}.{name}' for name, module in modules[parent].named_children() if is_affine_norm(module)]

@@ -31,6 +31,12 @@ METHODS = dict(
     lipschitz='Lipschitz',
     lipschitz_local='local Lipschitz',
 )
+# Fields of training loops, schedulers and hooks that are numbers of epochs or iterations.
+_LENGTHS = {
+    *('max_epochs', 'max_iters', 'val_interval', 'val_begin', 'begin', 'end', 'T_max', 'milestones', 'step_size'),
+    *('periods', 'total_steps', 'total_iters', 'iters', 'epochs', 'begin_iter', 'begin_epoch', 'switch_epoch'),
+    'num_last_epochs',
+}
 CHANGES = dict(long='twice as long')
 LR = 'lr'  # the learning rate's name among the weights
 
@@ -53,14 +59,15 @@ def _wants_a_second_view(loss: dict) -> bool:
 
 
 def _lengthen(config: Config, factor: int) -> None:
-    """Train ``factor`` times as long, with schedules that are stretched alike."""
+    """Train ``factor`` times as long, with schedules and hooks that are stretched alike."""
+    if factor == 1:
+        return
     schedulers = config.get('param_scheduler') or []
-    for fields in (config.train_cfg, *(schedulers if isinstance(schedulers, list) else [schedulers])):
-        for name in ('max_epochs', 'max_iters', 'val_interval', 'T_max', 'end', 'begin'):
-            if name in fields:
-                fields[name] = factor * fields[name]
-        if 'milestones' in fields:
-            fields['milestones'] = [factor * milestone for milestone in fields['milestones']]
+    hooks = config.get('custom_hooks') or []
+    for fields in (config.train_cfg, *(schedulers if isinstance(schedulers, list) else [schedulers]), *hooks):
+        for name in _LENGTHS & set(fields):
+            value = fields[name]
+            fields[name] = [factor * item for item in value] if isinstance(value, (list, tuple)) else factor * value
 
 
 @dataclass(frozen=True)

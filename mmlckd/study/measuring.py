@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
+from mmengine.hooks import EMAHook
 from mmengine.runner import Runner
 from torch import nn
 
@@ -52,6 +53,7 @@ def measure(runner: Runner, changes: Changes | None = None) -> dict[str, float]:
         runner: Has the trained model and the data.
         changes: What is done to the images, kind to strengths; without it, all that a study reports of the task.
     """
+    _take_averages(runner)
     result = dict(test=result_of(runner.test()))
     if runner.cfg.get('default_scope') == 'mmpretrain':
         return {**result, 'train': _train_accuracy(runner), **_classified(runner, changes or CLASSIFIED)}
@@ -60,6 +62,17 @@ def measure(runner: Runner, changes: Changes | None = None) -> dict[str, float]:
             with _changed_inputs(runner.model.data_preprocessor, kind, strength):
                 result[f'{kind} {strength:g}'] = result_of(runner.test())
     return result
+
+
+def _take_averages(runner: Runner) -> None:
+    """Where weights are averaged over training (EMAHook), put the averages in, which the validation was of, too.
+
+    A test after a training in the same runner would begin new averages at the last weights.
+    """
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook):
+            averages = hook.ema_model.module.state_dict()
+            hook.src_model.load_state_dict({name: value.clone() for name, value in averages.items()})
 
 
 def hub(runner: Runner, name: str) -> list[float]:

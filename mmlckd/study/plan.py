@@ -29,6 +29,7 @@ class Study:
     - ``seeds``: those of the report;
     - ``selection_seeds``: those that weights are chosen on, none of them in ``seeds``;
     - ``selection_data``: the data sets that they are chosen on; all, if it is missing;
+    - ``each``: True to choose them for each data set by itself, not by the mean over all;
     - ``weights``: the file that a selection writes its weights to; without it the recipes' own hold;
     - ``compare``: pairs of methods to compare, beside those of :func:`mmlckd.study.tables.contrasts`;
     - ``aims``: see :class:`mmlckd.study.aims.Aim`.
@@ -45,11 +46,13 @@ class Study:
         self.data: dict[str, str] = dict(config.data)
         self.losses: dict[str, dict] = {key: dict(value) for key, value in config.get('losses', {}).items()}
         self.changes: dict[str, dict] = {key: dict(value) for key, value in config.get('changes', {}).items()}
-        self.methods: list[Method] = [tuple(method) for method in config.methods]
+        self.methods: list[Method] = list(dict.fromkeys(tuple(method) for method in config.methods))
         self.grid: dict[str, list] = dict(config.get('grid', {}))
         self.selection_data: list[str] = list(config.get('selection_data', self.data))
+        self.each: bool = config.get('each', False)
+        self.own_data = dict(self.data)  # on other data, the recipe's own weights hold
         self.design: dict[str, list] = {key: list(config.get(key, [])) for key in ('compare', 'aims')}
-        self.seeds: list[int] = list(config.seeds)
+        self.seeds: list[int] = list(dict.fromkeys(config.seeds))
         self.selection_seeds: list[int] = list(config.get('selection_seeds', []))
         shared = set(self.seeds) & set(self.selection_seeds)
         if shared:
@@ -59,21 +62,46 @@ class Study:
             )
         self.weights_file: Path | None = Path(config.weights) if config.get('weights') else None
 
-    def chosen(self) -> dict[str, dict[str, float]]:
-        """The weights of each method's losses; a method is its names joined by '+'. Empty before a selection."""
+    def chosen(self, data: str) -> dict[str, dict[str, float]]:
+        """For a data set, the weights of each method's losses; a method is its names joined by '+'.
+
+        Empty before a selection, and for data that is not the study's own.
+
+        Raises:
+            ValueError: The file of the weights is of another kind of selection.
+        """
         found = find_file(str(self.weights_file)) if self.weights_file else None
-        if found is None:
+        if found is None or data not in self.own_data:
             return {}
-        return {name: row['weights'] for name, row in json.loads(found.read_text())['methods'].items()}
+        record = json.loads(found.read_text())
+        kind = 'each' if self.each else 'methods'
+        if kind not in record:
+            raise ValueError(
+                f'{found} has no {kind!r}, so it is of another selection than study {self.name!r} with '
+                f'each={self.each}: choose anew with --select'
+            )
+        methods = record['each'].get(data, {}) if self.each else record['methods']
+        return {name: row['weights'] for name, row in methods.items()}
 
     def cells(self) -> list[Cell]:
         """The cells of the report, seed by seed, so that an early look finds all methods."""
-        chosen = self.chosen()
+        chosen = {data: self.chosen(data) for data in self.data}
         return [
-            self._cell(data, method, chosen.get('+'.join(method), {}), seed)
+            self._cell(data, method, chosen[data].get('+'.join(method), {}), seed)
             for seed in self.seeds
             for data in self.data
             for method in self.methods
+        ]
+
+    def untuned(self) -> list[str]:
+        """The methods that have no chosen weights, though others have; as data: method."""
+        chosen = {data: self.chosen(data) for data in self.data}
+        titles = [('+'.join(method), method_title(method)) for method in self.methods]
+        return [
+            f'{data}: {title}'
+            for data, weights in chosen.items()
+            for name, title in titles
+            if weights and name not in weights
         ]
 
     def _cell(self, data: str, method: Method, weights: dict[str, float], seed: int, selecting: bool = False) -> Cell:
@@ -82,7 +110,9 @@ class Study:
         return Cell(data, self.data[data], method, losses, weights, seed, selecting, changes)
 
     def selection(self, run) -> dict[str, dict]:
-        """Choose each method's weights by the validation result, averaged over data sets and selection seeds.
+        """Choose each method's weights by the validation result, averaged over selection seeds and data sets.
+
+        With ``each`` they are chosen for every data set by itself.
 
         Methods are taken from the shortest to the longest. A method begins with the weights of the method without its
         last name. First the weight of its last loss is chosen, then the learning rate, each from its grid.
@@ -92,11 +122,16 @@ class Study:
 
         Returns:
             For each method, joined by '+', dict(weights, tried). ``tried`` has for each name that was chosen a list of
-            [value, validation result].
+            [value, validation result]. With ``each``, that for every data set.
 
         Raises:
             ValueError: A loss has no grid.
         """
+        if self.each:
+            return {data: self._selection([data], run) for data in self.selection_data}
+        return self._selection(self.selection_data, run)
+
+    def _selection(self, data: Sequence[str], run) -> dict[str, dict]:
         methods = {method[:length] for method in self.methods for length in range(len(method) + 1)}
         chosen: dict[str, dict] = {
             '+'.join(method): dict(weights={}, tried={})
@@ -107,12 +142,12 @@ class Study:
             for method in level:
                 chosen['+'.join(method)]['weights'] = dict(chosen['+'.join(method[:-1])]['weights'])
             last = {method: method[-1] for method in level if method and method[-1] not in self.changes}
-            self._choose(last, chosen, run)
+            self._choose(last, chosen, data, run)
             if LR in self.grid:
-                self._choose(dict.fromkeys(level, LR), chosen, run)
+                self._choose(dict.fromkeys(level, LR), chosen, data, run)
         return chosen
 
-    def _choose(self, names: dict[Method, str], chosen: dict[str, dict], run) -> None:
+    def _choose(self, names: dict[Method, str], chosen: dict[str, dict], data: Sequence[str], run) -> None:
         """Choose for each method the value of one name, all in one go."""
         cells = {}
         for method, name in names.items():
@@ -124,8 +159,8 @@ class Study:
                 continue
             for value in self.grid[name]:
                 cells[method, value] = [
-                    self._cell(data, method, {**weights, name: value}, seed, selecting=True)
-                    for data in self.selection_data
+                    self._cell(title, method, {**weights, name: value}, seed, selecting=True)
+                    for title in data
                     for seed in self.selection_seeds
                 ]
         records = iter(run([cell for group in cells.values() for cell in group]))
@@ -155,11 +190,13 @@ def restricted(
         known = study.data
         study.data = {}
         for name in data:
-            title = name if name in known else Path(name).stem
-            study.data[title] = known.get(name, name)
+            titles = [title for title, recipe in known.items() if name in (title, recipe)]
+            title = titles[0] if titles else Path(name).stem
+            study.data[title] = known.get(title, name)
         study.selection_data = list(study.data)
     if methods:
-        study.methods = [() if name == 'alone' else tuple(filter(None, name.split('+'))) for name in methods]
+        asked = [() if name == 'alone' else tuple(filter(None, name.split('+'))) for name in methods]
+        study.methods = list(dict.fromkeys(asked))
     if seeds:
         shared = set(seeds) & set(study.selection_seeds)
         if shared and study.weights_file:
@@ -167,5 +204,5 @@ def restricted(
                 f'--seeds has {sorted(shared)}, which are selection_seeds too: weights were chosen on them, so report '
                 'others'
             )
-        study.seeds = list(seeds)
+        study.seeds = list(dict.fromkeys(seeds))
     return study

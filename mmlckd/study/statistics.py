@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import nan
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,10 @@ from scipy import stats
 
 
 class Comparison(NamedTuple):
-    """Mean difference over paired runs, the 95 % interval's half width, and the paired t test's p-value."""
+    """Mean difference over paired runs, the 95 % interval's half width, and the paired t test's p-value.
+
+    Where all differences are equal, their spread is not known: interval and p-value are NaN, or 0 and 1 if they are 0.
+    """
 
     difference: float
     half_width: float
@@ -39,7 +43,8 @@ def compare(values: Sequence[float], baseline: Sequence[float]) -> Comparison:
     mean = differences.mean()
     error = differences.std(ddof=1) / np.sqrt(len(differences))
     if error == 0:
-        return Comparison(float(mean), 0.0, 1.0 if mean == 0 else 0.0, len(differences))
+        nothing = mean == 0
+        return Comparison(float(mean), 0.0 if nothing else nan, 1.0 if nothing else nan, len(differences))
     freedom = len(differences) - 1
     return Comparison(
         float(mean),
@@ -52,11 +57,13 @@ def compare(values: Sequence[float], baseline: Sequence[float]) -> Comparison:
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values adjusted for their number: one is below a level only if its test holds together with all others.
 
+    NaN stands for no test, and stays.
+
     Source: Holm, A simple sequentially rejective multiple test procedure (1979).
     """
-    count = len(p_values)
-    adjusted, largest = [0.0] * count, 0.0
-    for rank, index in enumerate(np.argsort(p_values)):
+    count = int(np.isfinite(p_values).sum())
+    adjusted, largest = [nan] * len(p_values), 0.0
+    for rank, index in enumerate(np.argsort(p_values)[:count]):  # NaN comes last
         largest = max(largest, min(1.0, (count - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from math import isnan
 from typing import NamedTuple
 
 from .cell import method_title
@@ -131,7 +132,7 @@ def contrasts(records: list[dict], compare: Sequence[tuple[Sequence[str], Sequen
 
 def _pairs(groups: dict[Method, list[dict]], best: tuple[Method | None, Method | None]) -> list[tuple[Method, Method]]:
     """What to compare: each method that ends in the Lipschitz term with the one without it, and the two best ones."""
-    pairs = [(method, method[:-1]) for method in groups if is_guided(method) and method[:-1] in groups]
+    pairs = [(method, method[:-1]) for method in groups if is_guided(method[-1:]) and method[:-1] in groups]
     guided, plain = best
     if guided is not None and plain is not None and (guided, plain) not in pairs:
         pairs.append((guided, plain))
@@ -160,10 +161,17 @@ def comparison_rows(found: list[Contrast]) -> dict[str, Table]:
         best = ' (best)' if contrast.strongest else ''
         row = [contrast.data, method_title(contrast.method) + best, method_title(contrast.baseline)]
         for name, result in contrast.results.items():
-            row += [f'{result.difference:+.2f} ± {result.half_width:.2f}', p_value(contrast.adjusted[name])]
+            row += [with_interval(result), p_value(contrast.adjusted[name])]
         rows.append(row)
     return {'Paired differences, points': (header, rows)}
 
 
+def with_interval(result: Comparison) -> str:
+    """A difference with its 95 % interval, if it has one."""
+    return f'{result.difference:+.2f}' + ('' if isnan(result.half_width) else f' ± {result.half_width:.2f}')
+
+
 def p_value(value: float) -> str:
+    if isnan(value):
+        return '-'
     return '< 0.001' if value < 0.001 else f'{value:.3f}'

@@ -9,13 +9,14 @@ from .input_shapes import default_input_shape, input_shapes
 from .logits import OUTPUTS, output_pairs
 from .pairing import Pair, auto_pairs, pair_places
 from .parsing import parse_taps
-from .preprocessing import InputAdapter, Preprocessing
+from .preprocessing import Borders, InputAdapter, Preprocessing
 from .reach import carries_gradient
 from .rule import Place, find_places
 from .tap import GridError, Tap, TapError
 
 __all__ = [
     'OUTPUTS',
+    'Borders',
     'DryRun',
     'EverythingTapped',
     'FeatureTap',

@@ -152,28 +152,47 @@ class Borders:
         Raises:
             ValueError: The samples do not tell, or what they tell does not fit the batch.
         """
-        samples = data_samples if isinstance(data_samples, (list, tuple)) else ()
-        shapes = [sample.get('img_shape', None) if hasattr(sample, 'get') else None for sample in samples]
-        known = [shape for shape in shapes if shape is not None]
         full = inputs.shape[2], inputs.shape[3]
-        if not len(known) == len(shapes) == len(inputs):
+        sizes = self._told(inputs, data_samples)
+        if sizes is None:
             if self.must_know:
                 self._refuse('the samples have no `img_shape` that tells where the padding begins')
             return [full] * len(inputs)
-        sizes = [(self._side(shape[0], full[0]), self._side(shape[1], full[1])) for shape in known]
-        self._check(sizes, full)
+        fault = self._fault(sizes, full)
+        if fault:
+            self._refuse(fault)
         return sizes
+
+    def likely_sizes(self, inputs: Tensor, data_samples: Sequence | None) -> list[tuple[int, int]]:
+        """The same, but a batch counts as not padded where the samples do not tell, or what they tell does not fit.
+
+        Some transforms of mmpretrain, such as those of torchvision, leave the size of the file in ``img_shape``.
+        """
+        full = inputs.shape[2], inputs.shape[3]
+        sizes = self._told(inputs, data_samples)
+        return [full] * len(inputs) if sizes is None or self._fault(sizes, full) else sizes
+
+    def _told(self, inputs: Tensor, data_samples: Sequence | None) -> list[tuple[int, int]] | None:
+        """The sizes that the samples tell; None where one of them does not."""
+        samples = data_samples if isinstance(data_samples, (list, tuple)) else ()
+        shapes = [sample.get('img_shape', None) if hasattr(sample, 'get') else None for sample in samples]
+        known = [shape for shape in shapes if shape is not None]
+        if not len(known) == len(shapes) == len(inputs):
+            return None
+        return [(self._side(shape[0], inputs.shape[2]), self._side(shape[1], inputs.shape[3])) for shape in known]
 
     def _side(self, side: int, full: int) -> int:
         return full if 0 <= full - side <= self.slack else int(side)
 
-    def _check(self, sizes: list[tuple[int, int]], full: tuple[int, ...]) -> None:
-        largest = tuple(map(max, zip(*sizes)))
+    def _fault(self, sizes: list[tuple[int, int]], full: tuple[int, ...]) -> str | None:
+        """Why the sizes are no sizes of images that were padded to ``full``; None where they may be."""
+        largest = tuple(map(max, zip(*sizes))) or full  # of no image
         padded = tuple(math.ceil(side / self.divisor) * self.divisor for side in largest)
         if max(largest[0] - full[0], largest[1] - full[1]) > 0 or (self.classifies and padded != full):
-            self._refuse(f'the largest `img_shape` of the samples is {largest}, which does not fit the batch of {full}')
+            return f'the largest `img_shape` of the samples is {largest}, which does not fit the batch of {full}'
         if self.mixes and any(size != full for size in sizes):
-            self._refuse('`batch_augments` mixes images with the padding of others')
+            return '`batch_augments` mixes images with the padding of others'
+        return None
 
     def _refuse(self, why: str) -> None:
         raise ValueError(f'{self.difference}, and {why}: give both models the same data_preprocessor')

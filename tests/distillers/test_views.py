@@ -71,6 +71,25 @@ def test_padding_stays_as_it_is(view):
 
 
 @pytest.mark.parametrize(
+    'divisor, told, inside',
+    [
+        (1, [(3, 3), (3, 3)], None),  # the files' sizes: torchvision's transforms leave them there
+        (1, [(9, 4), (2, 9)], None),
+        (1, [(6, 4), (2, 6)], [(6, 4), (2, 6)]),
+        (4, [(5, 4), (2, 5)], None),  # padded to 8, and the batch has 6
+        (3, [(5, 4), (2, 5)], [(5, 4), (2, 5)]),
+    ],
+)
+def test_sizes_that_do_not_fit_a_batch_of_classifiers_are_no_padding(divisor, told, inside):
+    view = NoisyView(1.0)
+    view.watch(MODELS.build(dict(type='mmpretrain.ClsDataPreprocessor', pad_size_divisor=divisor)))
+    inputs = torch.randn(2, 3, 6, 6)
+    moved = view(inputs, [Sample(img_shape=shape) for shape in told]) != inputs
+    for image, (height, width) in zip(moved, inside or [(6, 6), (6, 6)]):
+        assert image[:, :height, :width].all() and image.sum() == 3 * height * width
+
+
+@pytest.mark.parametrize(
     'kind, options', [(MixedView, dict(max_part=0)), (MixedView, dict(max_part=1.5)), (NoisyView, dict(std=-1))]
 )
 def test_wrong_views(kind, options):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import distributed, nn
 
-from mmlckd.functional import folded, partial_squared_distance
+from mmlckd.distillers.connectors import Connector
+from mmlckd.functional import AffineMap, folded, partial_squared_distance
 
 distributed.init_process_group('gloo')
 rank = distributed.get_rank()
@@ -25,3 +26,14 @@ wanted = list(torch.autograd.grad(expected, (batch, weight)))
 wanted[0] = wanted[0][:3] if rank == 0 else wanted[0][3:]
 torch.testing.assert_close(list(found), wanted)
 torch.testing.assert_close(norms[0].state_dict(), norms[1].state_dict())
+
+
+# Whether a map is folded must not depend on the batch: one process may hold many positions, and another few.
+connector = Connector(4, 7).double()
+connector[1] = norms[0]
+small = torch.randn((64, 1)[rank], 4, 1, 1, dtype=torch.float64, requires_grad=True)
+connected = connector.fold(small)
+assert isinstance(connected, AffineMap)
+torch.autograd.grad(connected.dense().square().sum(), small)
+distributed.barrier()
+distributed.destroy_process_group()

@@ -127,6 +127,27 @@ def test_the_distance_is_differentiable_in_each_part_of_an_affine_map():
     assert torch.autograd.gradcheck(distance, [leaf.requires_grad_() for leaf in leaves])
 
 
+LAYOUTS = dict(
+    transposed=lambda feat: feat.transpose(2, 3).contiguous().transpose(2, 3),
+    channels_last=lambda feat: feat.contiguous(memory_format=torch.channels_last),
+    sliced=lambda feat: feat.repeat_interleave(2, 3)[..., ::2],
+    expanded=lambda feat: feat[:, :, :1].expand_as(feat),
+    batch_second=lambda feat: feat.transpose(0, 1).contiguous().transpose(0, 1),
+)
+
+
+@pytest.mark.parametrize('layout', LAYOUTS)
+def test_gradients_do_not_depend_on_the_layout_in_memory(layout):
+    torch.manual_seed(6)
+    feat, weight, target = draw(3, 4, 7, (5, 6))
+    odd, norm, found = LAYOUTS[layout](feat), batch_norm(len(weight)), []
+    for feat in (odd, odd.clone(memory_format=torch.contiguous_format)):
+        feat = feat.requires_grad_()
+        distance, _ = partial_squared_distance(folded(feat, weight, copy.deepcopy(norm)), target.clone())
+        found.append(torch.autograd.grad(distance, feat)[0])
+    torch.testing.assert_close(*found)
+
+
 @pytest.mark.parametrize('shape', SHAPES)
 def test_dense_is_the_map(shape):
     torch.manual_seed(4)

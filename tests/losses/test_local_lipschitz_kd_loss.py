@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
 
 from mmlckd.losses import LocalLipschitzKDLoss
+from mmlckd.taps import Tap
 
 
 def test_of_known_changes():
@@ -113,6 +115,19 @@ def test_rows_that_do_not_belong_to_images_are_refused():
 def test_statistics_of_an_empty_batch_are_0():
     empty = torch.zeros(0, 3)
     assert quotients(empty, empty, []) == [0, 0]
+
+
+def test_channels_of_a_linear_layer_are_last_in_four_dimensions():
+    """As DETR's classes are: (layers, images, queries, classes)."""
+    teacher = nn.Sequential(nn.Linear(5, 3), nn.Conv2d(5, 3, 1))
+    linear, convolution = (LocalLipschitzKDLoss() for _ in range(2))
+    linear.attach(teacher, [Tap('0')])
+    convolution.attach(teacher, [Tap('1')])
+    torch.manual_seed(0)
+    ours, theirs = torch.randn(2, 4, 2, 1, 3).unbind()
+    value = linear.compare(ours, linear.targets(theirs))
+    moved = [feat.movedim(-1, 1) for feat in (ours, theirs)]
+    assert value == convolution.compare(moved[0], convolution.targets(moved[1])) > 0
 
 
 @pytest.mark.parametrize('floor', [0.0, -1.0, float('nan')])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from conftest import ROOT
 from mmengine.config import Config
@@ -110,6 +112,22 @@ def test_a_learning_rate_is_chosen_for_every_method_after_its_weights():
     assert chosen['kd']['weights'] == dict(kd=1.0, lr=0.2)
     assert chosen['kd+mixup']['weights'] == dict(kd=1.0, lr=0.2)
     assert list(chosen['kd']['tried']) == ['kd', 'lr'] and list(chosen['kd+mixup']['tried']) == ['lr']
+
+
+def test_weights_may_be_chosen_for_each_data_set_by_itself(tmp_path):
+    best = dict(a=1.0, b=2.0)
+    mine = study(methods=[['kd']], each=True, weights=str(tmp_path / 'weights.json'))
+    chosen = mine.selection(lambda cells: [dict(validation=-abs(c.weights['kd'] - best[c.data])) for c in cells])
+    assert {data: row['kd']['weights'] for data, row in chosen.items()} == dict(a=dict(kd=1.0), b=dict(kd=2.0))
+    mine.weights_file.write_text(json.dumps(dict(each=chosen)))
+    assert {cell.data: cell.weights for cell in mine.cells()} == dict(a=dict(kd=1.0), b=dict(kd=2.0))
+
+
+def test_other_data_keeps_its_own_weights(tmp_path):
+    path = tmp_path / 'weights.json'
+    path.write_text(json.dumps(dict(methods=dict(kd=dict(weights=dict(kd=5.0, lr=0.3))))))
+    other = restricted(study(weights=str(path), methods=[['kd']]), ['a', 'my/own.py'], None, None)
+    assert {cell.data: cell.weights for cell in other.cells()} == dict(a=dict(kd=5.0, lr=0.3), own={})
 
 
 def test_selection_needs_grids():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import nan
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from scipy import stats
 
 from mmlckd.study import compare, holm
 from mmlckd.study.aims import verdicts
-from mmlckd.study.tables import contrasts, with_cost
+from mmlckd.study.tables import contrasts, with_cost, with_interval
 
 NUMBERS = st.lists(st.tuples(*[st.floats(0, 100)] * 2), min_size=3, max_size=20)
 
@@ -27,9 +29,11 @@ def test_compare_is_the_paired_t_test(pairs):
         assert result.half_width == pytest.approx((interval.high - interval.low) / 2)
 
 
-@pytest.mark.parametrize('shift, p_value', [(0.0, 1.0), (2.0, 0.0)])
-def test_differences_without_spread(shift, p_value):
-    assert compare([1.0 + shift, 2.0 + shift], [1.0, 2.0]) == (shift, 0.0, p_value, 2)
+@pytest.mark.parametrize('shift, half_width, p_value', [(0.0, 0.0, 1.0), (2.0, nan, nan)])
+def test_differences_without_spread(shift, half_width, p_value):
+    found = compare([1.0 + shift, 2.0 + shift], [1.0, 2.0])
+    assert found == pytest.approx((shift, half_width, p_value, 2), nan_ok=True)
+    assert with_interval(found) == ('+2.00' if shift else '+0.00 ± 0.00')
 
 
 @pytest.mark.parametrize('values, baseline', [([1.0], [2.0]), ([1.0, 2.0], [1.0])])
@@ -43,6 +47,7 @@ def test_holm_by_hand():
     assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
     assert holm([0.6, 0.5]) == [1.0, 1.0]
     assert holm([]) == []
+    assert holm([0.02, nan, 0.01]) == pytest.approx([0.02, nan, 0.02], nan_ok=True)
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))

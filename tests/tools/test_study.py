@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import pytest
 from conftest import LONDON, ROOT, run
+
+from mmlckd.config import read_config
+from mmlckd.study import Study
+from mmlckd.study.plan import restricted
 
 RECIPE = f"""
 _base_ = '{ROOT / LONDON}'
@@ -40,6 +45,8 @@ def study(folder, *arguments):
 def test_a_study_from_selection_to_figure(folder):
     result = study(folder, 'mine.py', '--select')
     assert result.returncode == 0, result.stderr
+    # in a file a line tells of each training
+    assert 'selection 2/2: KD + Lipschitz, digits, seed 0' in result.stdout and '0/0' not in result.stdout
     chosen = json.loads((folder / 'weights.json').read_text())
     assert chosen['seeds'] == [0] and set(chosen['methods']['kd+lipschitz']['weights']) == {'kd', 'lipschitz'}
     selected = [json.loads(path.read_text()) for path in (folder / 'work/selection').rglob('record.json')]
@@ -90,11 +97,25 @@ def test_own_recipe_methods_and_seeds_on_the_command_line(folder):
         (['mine.py', '--jobs', '0'], '--jobs is 0'),
         (['mine.py', '--data', 'nothing.py'], "config 'nothing.py' does not exist"),
         (['mine.py', '--seeds', '0'], 'which are selection_seeds too'),
+        (['mine.py', '--select', '--data', 'recipe.py'], 'chooses the weights of the whole study'),
     ],
 )
 def test_wrong_input_ends_in_a_sentence(folder, arguments, message):
     result = study(folder, *arguments)
     assert result.returncode == 1 and message in result.stderr and 'Traceback' not in result.stderr
+
+
+def test_the_examples_of_the_help_can_run():
+    spec = importlib.util.spec_from_file_location('study_tool', ROOT / 'tools/study.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    examples = [line.split('#')[0].split()[2:] for line in tool.__doc__.splitlines() if 'python tools/study.py -' in line]
+    assert len(examples) > 3
+    for example in examples:
+        args = tool.make_parser().parse_args(example)
+        preset = Study(read_config(f'configs/study/{args.preset}.py'), args.preset)
+        cells = restricted(preset, args.data, args.methods, args.seeds).cells()
+        assert all(cell.config().model for cell in cells[: len(preset.data) * len(preset.methods)])
 
 
 def test_a_failing_cell_names_its_log(folder, mnist):

@@ -5,6 +5,11 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from mmlckd.functional.pooling import common_grid
+from mmlckd.functional.sides import side_of
+from mmlckd.functional.singular_pair import singular_pair
+from mmlckd.functional.value_at_pair import value_at_pair
+
 
 def authors_norm(feat_in, feat_out, num_iters=5):
     """sigma_max of the transmitting matrix as the authors compute it, (B,).
@@ -21,6 +26,30 @@ def authors_norm(feat_in, feat_out, num_iters=5):
     for _ in range(num_iters):
         vector = F.normalize(torch.bmm(gram, vector), dim=1)
     return torch.bmm(vector.transpose(1, 2), torch.bmm(gram, vector)).flatten().sqrt()
+
+
+class KnownPair:
+    """The value and the exact gradient at singular pairs that were found in an earlier call.
+
+    What is left when the search costs nothing: each map is read, and its gradient is written.
+
+    Args:
+        form: Form the transmitting matrix too, once, as who searches in it must.
+    """
+
+    def __init__(self, form=False):
+        self.form, self.pairs = form, {}
+
+    def __call__(self, feat_in, feat_out):
+        sides = [side_of(feat, common_grid(feat_in, feat_out), feat.dtype, False) for feat in (feat_in, feat_out)]
+        key = feat_in.data_ptr(), feat_out.data_ptr()
+        if key not in self.pairs:
+            self.pairs[key] = singular_pair(sides[0].channels, sides[1].channels, 10, False, 0.0)
+        if self.form:
+            torch.bmm(sides[0].channels, sides[1].channels.mT)
+        pair = self.pairs[key]
+        seen = (side.seen(row, pair.finite) for side, row in zip(sides, (pair.left, pair.right)))
+        return value_at_pair(*seen, pair.finite)
 
 
 def exact_norm(feat_in, feat_out, center=False):

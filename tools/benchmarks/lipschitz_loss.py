@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from formulations import authors_norm, exact_norm, lipschitz_loss, make_maps, step, student_and_teacher
+from formulations import KnownPair, authors_norm, exact_norm, lipschitz_loss, make_maps, step, student_and_teacher
 from measure import exponent, hot_spots, in_turns, peak_mib, summary
 from rich.console import Console
 from rich.table import Table
@@ -31,6 +31,8 @@ VARIANTS = {
     "authors' formulation": authors_norm,
     'ours': transmitting_norm,
     'ours, centred (the default)': partial(transmitting_norm, center=True),
+    'M formed, its pair known': KnownPair(form=True),
+    'pair known': KnownPair(),
 }
 
 

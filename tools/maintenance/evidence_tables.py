@@ -20,6 +20,7 @@ from mmlckd.study.tables import (
     result_rows,
     values,
     with_cost,
+    with_interval,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,5 +119,5 @@ def gain(contrast: Contrast | None, measure: str) -> str:
     if contrast is None:
         return ''
     result = contrast.results[measure]
-    text = f'{result.difference:+.2f} ± {result.half_width:.2f}'
+    text = with_interval(result)
     return f'**{text}**' if contrast.adjusted[measure] < 0.05 else text

@@ -9,7 +9,7 @@ data = {
     'segmentation, digit scenes': 'configs/study/recipes/segmentation.py',
 }
 changes = dict(long=dict(longer=2))
-methods = [['ofd'], ['ofd', 'long'], ['ofd_views'], ['ofd_views', 'kd_views'], ['ofd_views', 'lipschitz_local']]
+methods = [[], ['ofd'], ['ofd', 'long'], ['ofd_views'], ['ofd_views', 'kd_views'], ['ofd_views', 'lipschitz_local']]
 seeds = [10, 11, 12, 13, 14]
 selection_seeds = [0, 1]
 each = True

@@ -12,13 +12,23 @@ from torch.distributed import run
 from torch.distributed.elastic.multiprocessing import SignalException, api
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+# Seconds that workers have, once the job is told to end. A cluster that is less patient kills them itself.
+PATIENCE = 3600
+
 
 def _end_once(number, frame):
     """torch's handler raises again at a second signal, and then the launcher ends before its workers have saved."""
     signal.signal(number, signal.SIG_IGN)
+    api.PContext.close = _close_patiently
     raise SignalException(f'got signal {number}', sigval=signal.Signals(number))
 
 
+def _close_patiently(context, death_sig=None, timeout=PATIENCE):
+    """torch kills workers that are still at work after 30 seconds: an evaluation or a checkpoint may take longer."""
+    _close(context, death_sig, timeout)
+
+
+_close = api.PContext.close
 api._terminate_process_handler = _end_once
 
 

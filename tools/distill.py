@@ -18,7 +18,7 @@ import train
 from mmengine.config import Config
 
 from mmlckd.cli import add_run_arguments, check_folder, run_tool
-from mmlckd.config import is_distiller, read_config
+from mmlckd.config import bare_model, is_distiller, read_config
 from mmlckd.recipes import design, refuse_as_base, tables, write
 
 
@@ -84,6 +84,12 @@ def write_recipe(args, path):
 def check_same_pair(recipe: Config, args):
     """See that a recipe that is there is of the pair that is asked for."""
     there = recipe.model.teacher if is_distiller(recipe.model) else {}
+    students = [dict(bare_model(each), data_preprocessor=None) for each in (recipe, read_config(args.student))]
+    if students[0] != students[1]:
+        raise ValueError(
+            f'{args.config} is there already, for another student than {args.student}: name another file with '
+            '--recipe, or write it anew with --overwrite'
+        )
     if (there.get('config'), there.get('checkpoint')) != (args.teacher, args.checkpoint):
         raise ValueError(
             f'{args.config} is there already and has the teacher {dict(there)}: name another file with --recipe, or '

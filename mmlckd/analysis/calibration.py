@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,11 +17,13 @@ def expected_calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -
         bins: How many.
 
     Returns:
-        0 for probabilities that hold in every bin, 100 at most. Not differentiable.
+        0 for probabilities that hold in every bin, 100 at most; NaN if a logit is NaN. Not differentiable.
 
     Source: Guo et al., On calibration of modern neural networks (ICML 2017), equation 3, with its 15 bins.
     """
     confidence, predicted = logits.detach().double().softmax(1).max(1)
+    if confidence.isnan().any():
+        return math.nan
     surplus = confidence - (predicted == labels).double()
     numbers = (confidence * bins).long().clamp(max=bins - 1)
     sums = torch.zeros(bins, dtype=surplus.dtype, device=surplus.device).index_add_(0, numbers, surplus)

@@ -99,8 +99,10 @@ def load_networks(
         )
     maps = compared_maps(config)
     frozen = _teacher_of(config, teacher) if distils else None
-    if frozen is not None and maps.student_taps in ('auto', *OUTPUTS):
-        ours, theirs = both_sides('lipschitz', maps.student_taps, MODELS.build(bare_model(config)), frozen)
+    if maps.student_taps in OUTPUTS:  # of logits there are no transmitting norms
+        maps = maps._replace(student_taps=None, teacher_taps=None)
+    elif frozen is not None and maps.student_taps == 'auto':
+        ours, theirs = both_sides('lipschitz', 'auto', MODELS.build(bare_model(config)), frozen)
         maps = maps._replace(student_taps=ours, teacher_taps=theirs)
 
     def student(weights: str | Path | None) -> Subject:

@@ -39,6 +39,9 @@ def pixel_view(model: nn.Module, batches: list[dict]) -> PixelView:
         model: The network, in evaluation mode.
         batches: What its test data loader yields.
 
+    Raises:
+        ValueError: The images are no pixel values from 0 to 255 before the model's preprocessor normalises them.
+
     Source: this project.
     """
     prepared = [model.data_preprocessor(batch, False) for batch in batches]
@@ -54,14 +57,26 @@ def pixel_view(model: nn.Module, batches: list[dict]) -> PixelView:
             output = output[-1]
         return output
 
+    images = [data['inputs'].float() * std + mean for data in prepared]
+    _refuse_other_units(images)
     return PixelView(
         function=function,
-        images=[data['inputs'].float() * std + mean for data in prepared],
+        images=images,
         labels=_labels(prepared) if classifier else None,
         part=model if classifier else model.backbone,
         classifier=classifier,
         std=std,
     )
+
+
+def _refuse_other_units(images: list[Tensor]) -> None:
+    low, high = min(float(batch.min()) for batch in images), max(float(batch.max()) for batch in images)
+    parts = high <= 1.5 and any((batch - batch.round()).abs().max() > 0.01 for batch in images)
+    if low < -1 or high > 256 or parts:
+        raise ValueError(
+            f'the test images have values from {low:.3g} to {high:.3g}, and pixel values from 0 to 255 are needed: let '
+            "the model's data_preprocessor normalise them (mean, std), and not the pipeline"
+        )
 
 
 def _per_channel(values: Tensor | None, default: float, like: Tensor) -> Tensor:

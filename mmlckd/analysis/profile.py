@@ -32,12 +32,12 @@ def transmitting_profile(
     Source: LONDON (Shang et al., ICCV 2021), the transmitting matrix.
     """
     taps = parse_taps(taps, model, 'model')
-    overwritten = dry_run(model, taps, input_shape, 'model').overwritten
+    run = dry_run(model, taps, input_shape, 'model')
     columns = []
     with evaluating(model):
         for batch in batches:
             data = model.data_preprocessor(batch, False)
-            with FeatureTap(model, taps, copy=overwritten) as feats:
+            with FeatureTap(model, taps, run.last_calls, run.overwritten) as feats:  # ends at the deepest tap
                 model(**data, mode='tensor')
             maps = [feats[tap] for tap in taps]
             norms = [transmitting_norm(before, after, center=center) for before, after in zip(maps, maps[1:])]

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -64,10 +63,17 @@ def pgd(
 
 
 def _direction(logits: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
+    """The sign of the cross-entropy's gradient.
+
+    The cross-entropy is softplus(m), with m the log-sum-exp of the other logits less the label's. So m has a gradient
+    of the same sign, which does not vanish by rounding where the network is sure.
+    """
     with torch.enable_grad():
         images = images.detach().requires_grad_()
-        loss = F.cross_entropy(logits(images), labels, reduction='sum')
-    return torch.autograd.grad(loss, images)[0].sign()
+        scores, target = logits(images), labels.unsqueeze(1)
+        others = scores.scatter(1, target, -torch.inf).logsumexp(1)
+        margins = (others - scores.gather(1, target).squeeze(1)).sum()
+    return torch.autograd.grad(margins, images)[0].sign()
 
 
 # How images are changed, by name: a function of network, images, labels, strength and generator.

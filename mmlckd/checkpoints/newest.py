@@ -34,7 +34,7 @@ def newest_checkpoint(work_dir: str | Path) -> str | None:
     candidates = []
     if named is not None:
         folders.insert(0, named.parent)
-        candidates = [named, folder / named.name]  # the second, where the work folder was moved
+        candidates = [folder / named.name, named]  # its own first: the folder may have been moved, or copied
     written = [found for place in dict.fromkeys(folders) for found in _checkpoints_in(place)]
     candidates += [path for _, path in sorted(written, reverse=True)]
     broken = []

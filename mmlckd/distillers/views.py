@@ -155,4 +155,3 @@ def check_views(view: object, views: dict[str, str]) -> None:
         )
     if view is not None and not looking:
         raise ValueError("view is set, and no loss looks at the second view: give one views='both', or leave view out")
-

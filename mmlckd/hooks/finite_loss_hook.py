@@ -56,7 +56,8 @@ class FiniteLossHook(Hook):
         if self._lost >= self.patience:
             raise ValueError(
                 f'the loss has not been finite since iteration {iteration - self._lost + 1} (now {wrong}): '
-                'lower the learning rate or the weight of that term, and go on with --resume from an earlier checkpoint'
+                'lower the learning rate or the weight of that term, and begin a training with load_from, from an '
+                'earlier checkpoint'
             )
         if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
             self._report_left_out(runner)

@@ -87,11 +87,16 @@ class SpectralNormHook(Hook):
 
     def before_train(self, runner) -> None:
         check_only_one(self, runner, 'give one with all layers, in default_hooks.spectral_norm or in custom_hooks')
+        self._watched = False
         if self.layers is not None:
             self._reader = LayerReader(
                 unwrapped(runner.model), self.layers, self.num_iters, self.fold_norms, self.max_norm
             )
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        if self._reader is not None and not self._watched:  # not before: an evaluation may come first in a resumed run
             self._reader.watch(runner.message_hub.runtime_info.get(self.SIZES, {}))
+            self._watched = True
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         if self._reader is not None and self._reader.is_watching:

@@ -24,7 +24,8 @@ class AttentionTransferLoss(MapwiseLoss):
     average-pooled to the smaller; tokens need equal N. Differentiable in the student's maps.
 
     Args:
-        loss_weight: Factor of the loss, not negative. It is the authors' beta / 2; their beta is 1000 on CIFAR.
+        loss_weight: Factor of the loss, not negative. It is the paper's beta / 2, with beta = 1000; their code
+            multiplies the mean by beta itself.
 
     Source: Zagoruyko and Komodakis, Paying more attention to attention (ICLR 2017), equation 2 with p = 2. The mean of
     squares is their code's; the paper has the Euclidean distance.

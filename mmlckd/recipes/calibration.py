@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -70,13 +71,19 @@ def measure(
     parameters = [parameter for parameter in model.backbone.parameters() if parameter.requires_grad]
     rows = [_gradients(model, data, parameters) for data in islice(stream, count)]
     sizes += [row.pop('size') for row in rows]
-    rows = [row for row in rows if all(torch.isfinite(torch.tensor(pair)).all() for pair in row.values())]
-    rows = [row for row in rows if row['student'][1] > 0]
+    rows = [row for row in rows if _is_finite(row['student']) and row['student'][1] > 0]
     if not rows:
         raise ValueError(
             'calibration found no batch with a finite gradient of the student: lower optim_wrapper.optimizer.lr, or '
             'write default weights with --no-calibration'
         )
+    for name in shares:
+        rows = [row for row in rows if _is_finite(row[name])]
+        if not rows:
+            raise ValueError(
+                f'calibration found no batch in which losses.{name} and its gradient are finite: leave this loss out, '
+                'or write default weights with --no-calibration'
+            )
     weights = {
         name: _weight(share, [row[name][1] / row['student'][1] for row in rows]) for name, share in shares.items()
     }
@@ -84,6 +91,10 @@ def measure(
     parts = {name: median(_part(name, row, weights) for row in rows) for name in shares}
     on = f'{len(rows)} batches of {max(sizes)} training images, after {steps} steps of the student alone'
     return Measured(weights, gradients, parts, on)
+
+
+def _is_finite(pair: tuple[float, float]) -> bool:
+    return all(map(math.isfinite, pair))
 
 
 def _counted(batches: Iterable[dict], total: int) -> Iterator[dict]:
@@ -126,8 +137,8 @@ def _own(losses: dict[str, Any]) -> dict[str, Any]:
 
 
 def _weight(share: float, ratios: Sequence[float]) -> float:
-    """The weight that brings the median ratio to the share, to two digits."""
-    ratio = median(ratios)
+    """The weight that brings the median ratio to the share, to two digits. Batches without a gradient do not count."""
+    ratio = median([each for each in ratios if each > 0] or [0.0])
     return float(f'{min(share / ratio, LARGEST) if ratio > 0 else LARGEST:.2g}')
 
 
@@ -146,7 +157,15 @@ def training_batches(config: Config) -> Iterator[dict]:
         loader.batch_size = min(loader.batch_size, CPU_BATCH)
     built = Runner.build_dataloader(loader, seed=0)
     while True:
-        yield from built
+        empty = True
+        for batch in built:
+            empty = False
+            yield batch
+        if empty:
+            raise ValueError(
+                f'train_dataloader gives no batch of {loader.get("batch_size")} images from {len(built.dataset)}: see '
+                'its data, batch_size and drop_last, or write default weights with --no-calibration'
+            )
 
 
 def first_optimizer(model: nn.Module, config: Config) -> OptimWrapper:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.runner import load_checkpoint, set_random_seed
 from torch import nn
 
 from mmlckd.checkpoints import install_safe_loader
@@ -16,6 +19,7 @@ from mmlckd.cli import check_prerequisites, enter_scope
 from mmlckd.config import bare_model, host_of, is_distiller, override, read_config
 from mmlckd.distillers import FrozenTeacher
 from mmlckd.registry import MODELS
+from mmlckd.resumability.random_states import random_state, set_random_state
 
 from .calibration import Measured, first_optimizer, measure, training_batches
 from .plan import TASKS, Plan, choose
@@ -69,20 +73,34 @@ def design(
         ValueError: The student is distilled already, the two have different tasks, the checkpoint does not fit, or the
             rule for taps finds nothing.
     """
+    if batches < 1:
+        raise ValueError(f'--batches is {batches}: at least 1 is needed')
     install_safe_loader()
     config = _student_config(student, overrides or {})
-    _check_tasks(student, config, teacher)
-    if calibrate:
-        _check_data(config)
-    enter_scope(config)
-    frozen = FrozenTeacher(dict(config=teacher, checkpoint=checkpoint))
-    frozen.load()
-    network = MODELS.build(bare_model(config))
-    plan = choose(network, frozen.model, guidance)
-    recipe = Recipe(student, read_config(student), teacher, checkpoint, plan)
-    if not calibrate:
-        return recipe
-    return replace(recipe, measured=_measure(recipe, plan, network, frozen.model, overrides or {}, batches))
+    with _seeded((config.get('randomness') or {}).get('seed') or 0):  # the same weights every time
+        _check_tasks(student, config, teacher)
+        if calibrate:
+            _check_data(config)
+        enter_scope(config)
+        frozen = FrozenTeacher(dict(config=teacher, checkpoint=checkpoint))
+        frozen.load()
+        network = MODELS.build(bare_model(config))
+        plan = choose(network, frozen.model, guidance)
+        recipe = Recipe(student, read_config(student), teacher, checkpoint, plan)
+        if not calibrate:
+            return recipe
+        return replace(recipe, measured=_measure(recipe, plan, network, frozen.model, overrides or {}, batches))
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Random numbers of a seed, and afterwards those that would have come anyway."""
+    former = random_state()
+    set_random_seed(seed)
+    try:
+        yield
+    finally:
+        set_random_state(former)
 
 
 def _student_config(student: str, overrides: dict[str, Any]) -> Config:
@@ -144,6 +162,8 @@ def _measure(
     logging.disable(logging.INFO)  # MMEngine names every weight that it initialises
     try:
         model.init_weights()
+        if config.get('load_from'):  # where the training will begin
+            load_checkpoint(model, config.load_from, map_location='cpu')
     finally:
         logging.disable(logging.NOTSET)
     model.to('cuda' if torch.cuda.is_available() else 'cpu')

@@ -63,6 +63,11 @@ class GradientStateHook(Hook):
         if checkpoint_is_due(runner, by_epoch=True):
             self._take(runner)
 
+    def before_val(self, runner) -> None:
+        """An evaluation may write the best checkpoint's name into the last one, or end in a SIGTERM."""
+        if self.gradients is None:
+            self._take(runner)
+
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         if self.gradients is not None:
             checkpoint[self.NAME] = self.gradients

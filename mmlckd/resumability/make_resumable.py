@@ -11,6 +11,9 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
 from mmlckd.registry import HOOKS, LOOPS, same_type
 
+from .resumable_iter_loop import ResumableIterLoop
+from .safe_checkpoint_hook import SafeCheckpointHook
+
 _HOOKS = dict(
     run_check='mmlckd.RunCheckHook',
     random_state='mmlckd.RandomStateHook',
@@ -33,6 +36,7 @@ def make_resumable(config: Config) -> None:
     checkpoint = hooks.checkpoint
     if checkpoint is not None and same_type(checkpoint.get('type'), HOOKS, CheckpointHook):
         _replace(checkpoint, 'mmlckd.SafeCheckpointHook', 'default_hooks.checkpoint')
+    if checkpoint is not None and same_type(checkpoint.get('type'), HOOKS, SafeCheckpointHook):
         hooks.setdefault('preemption', dict(type='mmlckd.PreemptionHook'))
     loop = config.get('train_cfg')
     if not isinstance(loop, dict) or 'type' in loop and 'by_epoch' in loop:  # both: MMEngine refuses that
@@ -42,6 +46,22 @@ def make_resumable(config: Config) -> None:
     for kind, ours in _LOOPS.items():
         if same_type(loop.get('type'), LOOPS, kind):
             _replace(loop, ours, 'train_cfg')
+    if checkpoint is not None and same_type(loop.get('type'), LOOPS, ResumableIterLoop):
+        _count_iterations(checkpoint, loop)
+
+
+def _count_iterations(checkpoint: dict, loop: dict) -> None:
+    """Let a checkpoint hook that does not say what it counts count iterations, in a loop that has no epochs.
+
+    By epochs, its own default, it would write one checkpoint, at the end.
+    """
+    if 'by_epoch' in checkpoint or not same_type(checkpoint.get('type'), HOOKS, SafeCheckpointHook):
+        return
+    checkpoint['by_epoch'] = False
+    if checkpoint.get('interval', -1) in (-1, 1):
+        checkpoint['interval'] = loop.get('val_interval', 1000)
+    interval = checkpoint['interval']
+    print_log(f'default_hooks.checkpoint: a checkpoint every {interval} iterations', 'current', logging.INFO)
 
 
 def _replace(entry: dict, kind: str, field: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from .plain_values import is_count, is_list_of, is_table_of, same_kind
+
+# What of a scheduler's state moves in training, or follows from the optimizer's settings.
+_PROGRESS = ('last_step', 'base_values', 'verbose', 'best', 'num_bad_epochs', 'cooldown_counter')
 
 
 def optimizer_misfit(optim_wrapper: OptimWrapper | OptimWrapperDict, saved: Any) -> str | None:
@@ -99,6 +103,11 @@ def schedulers_misfit(schedulers: list | dict | None, saved: Any) -> str | None:
         return next(filter(None, faults), None) if isinstance(saved, dict) else 'its param_schedulers is no dict'
     if not is_list_of(saved, lambda state: is_table_of(state, lambda value: True)):
         return 'its param_schedulers are not what schedulers save: train with load_from instead'
+    if len(schedulers or ()) != len(saved):
+        return (
+            f'its param_schedulers are {len(saved)}, and {len(schedulers or ())} are there now: resume with the '
+            'param_scheduler that wrote it'
+        )
     for scheduler, state in zip(schedulers or (), saved):
         own = scheduler.state_dict()
         for name, value in state.items():
@@ -108,6 +117,45 @@ def schedulers_misfit(schedulers: list | dict | None, saved: Any) -> str | None:
                     f'which a {type(scheduler).__name__} does not take: resume with the param_scheduler that wrote it'
                 )
     return None
+
+
+def changed_settings(optim_wrapper: OptimWrapper | OptimWrapperDict, schedulers: Any, checkpoint: dict) -> list[str]:
+    """What the config sets anew and a resumed run does not take, since the checkpoint has it: a sentence part each.
+
+    Values that schedules move are compared where they began. The states must fit, see above.
+    """
+    found: dict[str, None] = {}
+    for _, wrapper, saved in _each(optim_wrapper, checkpoint['optimizer']):
+        for group, present in zip(saved['param_groups'], wrapper.optimizer.param_groups):
+            moved = {name.removeprefix('initial_') for name in group if name.startswith('initial_')}
+            moved |= {'betas'} if 'momentum' in moved else set()
+            for name, value in group.items():
+                if name not in (*moved, 'params') and name in present and not _same(value, present[name]):
+                    found[f'{name}={_short(value)}, not {_short(present[name])}'] = None
+    saved_schedulers = checkpoint.get('param_schedulers') or []
+    pairs = (
+        [(schedulers or (), saved_schedulers)]
+        if isinstance(saved_schedulers, list)
+        else [(each, saved_schedulers.get(name, ())) for name, each in schedulers.items()]
+    )
+    for ours, theirs in pairs:
+        for scheduler, state in zip(ours, theirs):
+            own = scheduler.state_dict()
+            for name, value in state.items():
+                if name not in _PROGRESS and not name.startswith('_') and not _same(value, own.get(name)):
+                    kind = type(scheduler).__name__
+                    found[f'{kind}.{name}={_short(value)}, not {_short(own.get(name))}'] = None
+    return list(found)
+
+
+def _same(saved: Any, present: Any) -> bool:
+    """Whether two settings are equal; numbers may differ by rounding."""
+    if isinstance(saved, (list, tuple)) and isinstance(present, (list, tuple)):
+        return len(saved) == len(present) and all(map(_same, saved, present))
+    if isinstance(saved, float) and isinstance(present, (int, float)):
+        return math.isclose(saved, present, rel_tol=1e-9)
+    same = saved == present
+    return same if isinstance(same, bool) else True  # arrays and tensors are no settings
 
 
 def without_functions(states: list[dict] | dict[str, list[dict]]) -> list[dict] | dict[str, list[dict]]:

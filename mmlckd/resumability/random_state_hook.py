@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
+from typing import Any
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop
+from torch.utils.data import DataLoader
 
 from mmlckd.registry import HOOKS
 
@@ -37,6 +40,7 @@ class RandomStateHook(Hook):
     priority = 'LOW'  # before CheckpointHook
 
     def __init__(self) -> None:
+        self.seed: int | None = None  # that the run began with, before it was resumed
         self.states: list | None = None  # one for each rank, of the last pause
         self.epoch_states: list | None = (
             None  # of the beginning of the epoch: they order its batches and seed its workers
@@ -44,8 +48,15 @@ class RandomStateHook(Hook):
         self.pending = False  # to be put back when training goes on
         self.place: tuple[int, int] | None = None  # batches done in the epoch that is resumed, and its length
 
+    def before_run(self, runner) -> None:
+        self.seed = runner.seed
+
     def before_train(self, runner) -> None:
         loop = runner.train_loop
+        if runner.seed != self.seed:  # MMEngine takes that of the checkpoint, after the loaders are built
+            for each in (loop, runner.val_loop):
+                if each is not None:
+                    _reseed(each.dataloader, self.seed, runner.seed)
         if runner.iter == 0:  # a checkpoint that was loaded, and is not resumed
             self.pending = False
         elif isinstance(loop, ResumableEpochLoop):
@@ -123,3 +134,14 @@ class RandomStateHook(Hook):
         if self.pending and self.states is not None:
             set_random_state(self.states[get_rank()])
         self.pending = False
+
+
+def _reseed(loader: DataLoader, former: int | None, seed: int) -> None:
+    """Give the samplers and workers of a loader another seed, where they have the former one."""
+    samplers: list[Any] = [loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, 'sampler', None)]
+    for sampler in samplers:
+        if getattr(sampler, 'seed', None) == former:
+            sampler.seed = seed
+    init = loader.worker_init_fn
+    if isinstance(init, partial) and init.keywords.get('seed') == former:
+        loader.worker_init_fn = partial(init.func, *init.args, **{**init.keywords, 'seed': seed})

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from typing import Any
 
+import numpy as np
 from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
@@ -47,6 +48,13 @@ def _is_place(value: Any) -> bool:
     return _are_counts(value) and len(value) == 2 and 0 < value[0] <= value[1]
 
 
+def _is_score(value: Any) -> bool:
+    """A number, also as a tensor or an array without dimensions, which some metrics return."""
+    if isinstance(value, (Tensor, np.ndarray, np.generic)) and len(np.shape(value)) == 0:
+        value = value.item()
+    return is_number(value)
+
+
 def _is_any_number(value: Any) -> bool:
     """The norms of a diverged run are not finite."""
     return type(value) in (int, float)
@@ -80,7 +88,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     'message_hub.runtime_info.keep_ckpt_ids': (_are_counts, 'a list of epochs or iterations'),
     'message_hub.runtime_info.last_ckpt': (_is_none_or_text, 'a path'),
     'message_hub.runtime_info.best_ckpt*': (_is_none_or_text, 'a path'),
-    'message_hub.runtime_info.best_score*': (is_number, 'a number'),
+    'message_hub.runtime_info.best_score*': (_is_score, 'a number'),
     'message_hub.runtime_info.outdated': (_are_texts, 'a list of file names'),
     'message_hub.runtime_info.unsound': (_are_texts, 'a list of file names'),
     'message_hub.runtime_info.evaluated': (is_count, 'an epoch or iteration'),

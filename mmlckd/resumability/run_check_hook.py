@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from mmengine.dist import is_main_process
+from mmengine.dist import all_gather_object, is_main_process
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
+from mmengine.logging import print_log
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -16,7 +18,7 @@ from mmlckd.distillers import entries_of
 from mmlckd.registry import HOOKS
 from mmlckd.unwrapped import unwrapped
 
-from .optimizer_state import optimizer_misfit, schedulers_misfit
+from .optimizer_state import changed_settings, optimizer_misfit, schedulers_misfit
 from .resumed_fields import field_fault
 
 
@@ -42,6 +44,7 @@ class RunCheckHook(Hook):
     def before_train(self, runner) -> None:
         if is_main_process():
             lock_folder(runner.work_dir)
+        _check_ranks(runner)
         model = unwrapped(runner.model)
         for field, loop in (('train_dataloader', runner.train_loop), ('val_dataloader', runner.val_loop)):
             if loop is not None:
@@ -73,7 +76,19 @@ class RunCheckHook(Hook):
             fault = _averages_misfit(expected, checkpoint['ema_state_dict'])
         if fault:
             raise ValueError(f'--resume is given {source!r}, which does not fit this config: {fault}')
+        self._name_changes(runner, checkpoint)
         _forget_losses(checkpoint['message_hub'].get('log_scalars', {}), model)
+
+    @staticmethod
+    def _name_changes(runner, checkpoint: dict) -> None:
+        changed = changed_settings(runner.optim_wrapper, runner.param_schedulers, checkpoint)
+        if changed:
+            print_log(
+                f'optimizer and schedules go on as the checkpoint has them: {"; ".join(changed)}. What the config sets '
+                'now is not used. To use it, begin a training with load_from, without --resume',
+                'current',
+                logging.WARNING,
+            )
 
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
         for hook in runner.hooks:
@@ -84,6 +99,17 @@ class RunCheckHook(Hook):
 
     def after_run(self, runner) -> None:
         unlock_folders()
+
+
+def _check_ranks(runner) -> None:
+    """See that all processes begin at the same place: each looks for the checkpoint to resume from by itself."""
+    places = all_gather_object((runner.epoch, runner.iter))
+    if len(set(places)) > 1:
+        found = ', '.join(f'rank {rank} at iteration {place[1]}' for rank, place in enumerate(places))
+        raise ValueError(
+            f'the processes do not begin at the same place ({found}): let all of them see the work_dir '
+            f'{runner.work_dir!r}, on a file system that the machines share, or name one checkpoint behind --resume'
+        )
 
 
 def _check_metrics(field: str, names, metrics: dict | None) -> None:

@@ -90,6 +90,9 @@ class SafeCheckpointHook(CheckpointHook):
     def save_preempted(self, runner, meta: dict) -> str:
         """Write what ``--resume`` goes on from, between two checkpoints of the schedule."""
         path = self.file_backend.join_path(self.out_dir, self.PREEMPTED)
+        info = runner.message_hub.runtime_info
+        outdated = [name for name in info.get(self.OUTDATED, ()) if name != self.PREEMPTED]  # it is the newest now
+        runner.message_hub.update_info(self.OUTDATED, outdated)
         runner.save_checkpoint(
             self.out_dir, self.PREEMPTED, self.file_client_args, meta=meta, backend_args=self.backend_args
         )
@@ -135,7 +138,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _is_own(self, name: str) -> bool:
         """Whether a file name is one that this hook gives: a step's, the best one's, or the preempted one's."""
-        step = re.escape(self.filename_tmpl).replace(re.escape('{}'), r'\d+')
+        step = re.sub(r'\\\{.*?\\\}', r'\\d+', re.escape(self.filename_tmpl))  # the field may have a format, as {:03d}
         return bool(re.fullmatch(rf'(best_[^/\0]+_)?{step}', name)) or name == self.PREEMPTED
 
     def _take_over(self, runner) -> None:

@@ -116,14 +116,22 @@ def _tap_in(model: nn.Module, path: str, side: str) -> Tap:
     if hasattr(head, 'task_heads'):  # tasks within a task
         raise ValueError(_no_logits(head, side))
     classes = getattr(head, 'out_channels', None) or getattr(head, 'num_classes', None)
-    for name, module in head.named_modules():
-        if isinstance(module, nn.Linear) and module.out_features == classes:
-            return Tap(f'{path}.{name}')
-        if host_of(model) == 'mmseg' and isinstance(module, _ConvNd) and module.out_channels == classes:
-            return Tap(f'{path}.{name}')
+    if hasattr(head, 'norm_product'):  # ArcFace's: cosines, and no logits
+        raise ValueError(_no_logits(head, side))
+    found = [name for name, module in head.named_modules() if _gives(module, classes)]
+    if host_of(model) == 'mmpretrain':  # of several the last, which a second output for distillation does not count as
+        found = [name for name in found if isinstance(head.get_submodule(name), nn.Linear)][::-1]
+        found.sort(key=lambda name: 'dist' in name)
+    if found:
+        return Tap(f'{path}.{found[0]}')
     if host_of(model) != 'mmpretrain' or not _gives_one_tensor(model, path, side):
         raise ValueError(_no_logits(head, side))
     return Tap(path)
+
+
+def _gives(module: nn.Module, classes: int | None) -> bool:
+    channels = getattr(module, 'out_features' if isinstance(module, nn.Linear) else 'out_channels', None)
+    return isinstance(module, (nn.Linear, _ConvNd)) and channels == classes
 
 
 def _gives_one_tensor(model: nn.Module, path: str, side: str) -> bool:

@@ -8,6 +8,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from mmlckd.analysis import Options, analyze
+from mmlckd.analysis.profile import transmitting_profile
 from mmlckd.registry import MODELS
 
 OPTIONS = Options(num_iters=4, sigmas=[0.0], epsilons=[2.0])
@@ -60,6 +61,24 @@ def test_the_unit_is_a_pixel_value():
     result = analyze(model, [batch()], None, (3, 8, 8), OPTIONS._replace(num_iters=20))
     truth = torch.linalg.matrix_norm(model.head.fc.weight, 2).item() / 4  # logits W x / 4 of pixels x
     assert result['local'] == pytest.approx([truth, truth], rel=1e-4)
+
+
+@pytest.mark.parametrize('change', [lambda x: x.float() / 255, lambda x: (x.float() - 100) / 50])
+def test_images_that_the_pipeline_normalises_are_refused(change):
+    data = batch()
+    data['inputs'] = [change(image) for image in data['inputs']]
+    model = classifier(data_preprocessor=dict(type='ClsDataPreprocessor'))
+    with pytest.raises(ValueError, match="let the model's data_preprocessor normalise them"):
+        analyze(model, [data], None, (3, 8, 8), OPTIONS)
+
+
+def test_a_profile_needs_no_head():
+    """A head may need more than the images, as Mask2Former's does."""
+    model, data = classifier(), batch()
+    expected = transmitting_profile(model, [data], ['backbone.layer2', 'backbone.layer3'], (3, 8, 8))
+    model.head.forward = None
+    found = transmitting_profile(model, [data], ['backbone.layer2', 'backbone.layer3'], (3, 8, 8))
+    assert torch.equal(found, expected) and found.shape == (1, 2)
 
 
 class Identity(nn.Module):

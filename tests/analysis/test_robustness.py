@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -29,6 +31,14 @@ def test_an_attack_takes_the_margin_times_the_sum_of_weights(attack):
     critical = 6 / 6
     assert logits(attack(logits, image, label, 0.98 * critical)).argmax() == 0
     assert logits(attack(logits, image, label, 1.02 * critical)).argmax() == 1
+
+
+@pytest.mark.parametrize('scale', [1.0, 10.0, 1000.0])
+@pytest.mark.parametrize('attack', [fgsm, lambda *args: pgd(*args, torch.Generator().manual_seed(0))])
+def test_a_network_is_no_more_robust_for_being_sure(attack, scale):
+    """Where the label's probability is 1 in float32, the cross-entropy has no gradient."""
+    image, label = case(margin=6.0)
+    assert logits(attack(lambda images: scale * logits(images), image, label, 1.02)).argmax() == 1
 
 
 def test_changes_stay_in_their_ball_and_among_real_pixels():
@@ -103,3 +113,7 @@ def test_calibration_error_by_hand():
     )
     sure = torch.tensor([[1000.0, 0.0]])
     assert expected_calibration_error(sure, torch.tensor([1])) == 100
+
+
+def test_calibration_of_a_network_that_is_lost():
+    assert math.isnan(expected_calibration_error(torch.tensor([[torch.nan, 0.0], [1.0, 2.0]]), torch.tensor([0, 1])))

@@ -49,6 +49,16 @@ def test_a_broken_checkpoint_is_passed_over(damage, tmp_path):
     assert newest_checkpoint(tmp_path) == str(expected)
 
 
+def test_a_copied_folder_goes_on_from_its_own_file(tmp_path):
+    for name in ('a', 'b'):
+        (tmp_path / name).mkdir()
+        save(tmp_path / name / 'preempted.pth')
+        (tmp_path / name / 'last_checkpoint').write_text(str(tmp_path / 'a' / 'preempted.pth'))
+    assert newest_checkpoint(tmp_path / 'b') == str(tmp_path / 'b' / 'preempted.pth')
+    (tmp_path / 'b' / 'preempted.pth').unlink()  # its files may be elsewhere, where out_dir says so
+    assert newest_checkpoint(tmp_path / 'b') == str(tmp_path / 'a' / 'preempted.pth')
+
+
 def test_nothing_but_broken_checkpoints_is_an_error(tmp_path):
     (tmp_path / 'epoch_1.pth').write_bytes(b'PK')
     with pytest.raises(

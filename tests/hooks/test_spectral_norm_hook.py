@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import ROOT, run
 from mmcv.cnn import build_conv_layer
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from small_network import Model, loader
@@ -18,6 +19,7 @@ from torch import nn
 
 from mmlckd.analysis import LayerNorms
 from mmlckd.checkpoints import read_checkpoint
+from mmlckd.hooks import SpectralNormHook
 from mmlckd.hooks.loss_statistics import read_statistics
 from mmlckd.losses import LipschitzKDLoss
 from mmlckd.registry import HOOKS
@@ -254,6 +256,23 @@ def test_a_batch_norm_behind_an_activation_in_place_is_not_folded():
     with norms.watch():
         net(torch.zeros(2, 2, 3, 3))
     assert norms.folded == {'3': '4'}
+
+
+def test_an_evaluation_before_the_first_iteration_is_not_watched(tmp_path):
+    """A resumed run begins with the evaluation in which it was killed."""
+    run = runner(tmp_path, dict(layers='', fold_norms=True), iters=2)
+    watching = []
+
+    class Evaluates(Hook):
+        priority = 'LOWEST'
+
+        def before_train(self, runner):
+            hook = next(hook for hook in runner.hooks if isinstance(hook, SpectralNormHook))
+            watching.append(hook._reader.is_watching)
+
+    run.register_hook(Evaluates())
+    run.train()
+    assert watching == [False] and run.message_hub.get_info('lipschitz_layer_sizes')
 
 
 def test_layers_that_never_run_are_named(tmp_path, capfd):

@@ -172,10 +172,12 @@ def test_margin_of_a_blocks_sum_is_its_last_batch_norms():
     loss.attach(teacher, [Tap('0.relu', io='input')])
     # bn2's s = 2: T' = m = -2 sqrt(2 / pi), so both of 2 channels give 4 * 2 / pi
     assert loss([feats], [feats - 99]).item() == pytest.approx(2 * 4 * 2 / math.pi, rel=1e-6)
-    beside = OFDLoss()
-    beside.attach(teacher, [Tap('0.conv')])  # an output beside a batch norm is not that norm's
-    beside.check_channels([2])
-    assert list(beside.measured) == ['0']
+    # an output beside a batch norm is not that norm's, and an earlier call of the ReLU gets another norm's output
+    for tap in (Tap('0.conv'), Tap('0.relu', io='input', call=0)):
+        beside = OFDLoss()
+        beside.attach(teacher, [tap])
+        beside.check_channels([2])
+        assert list(beside.measured) == ['0']
 
 
 # Margins that are measured

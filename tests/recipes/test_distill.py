@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 import copy
 import logging
+import math
 
 import distill
 import pytest
 import torch
-from conftest import ALONE, ROOT, TEACHER, run
+from conftest import ALONE, ROOT, TEACHER, run, save_untrained
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 
 import mmlckd
 from mmlckd.cli import read_run_config
-from mmlckd.recipes import Recipe, design, make_recipe, tables, write
+from mmlckd.config import read_config
+from mmlckd.recipes import Recipe, calibration, design, make_recipe, tables, write
 from mmlckd.recipes.calibration import first_optimizer, measure, training_batches
 from mmlckd.registry import MODELS
 
@@ -62,6 +64,12 @@ def test_a_recipe_is_written_printed_and_trained(mnist, teacher, tmp_path):
     other = [part if part != TEACHER else ALONE for part in command]
     result = run(*other, '--write-only')
     assert result.returncode == 1 and 'name another file with --recipe' in result.stderr
+    wider = tmp_path / 'wider.py'
+    wider.write_text(
+        f"_base_ = '{ROOT / ALONE}'\nmodel = dict(backbone=dict(widen_factor=3), head=dict(in_channels=192))\n"
+    )
+    result = run(*[wider if part == ALONE else part for part in command], '--write-only')
+    assert result.returncode == 1 and f'for another student than {wider}' in result.stderr
     result = run(*command, '--write-only', '--overwrite', '--no-calibration')
     assert result.returncode == 0 and 'default weights: nothing was measured' in result.stdout
     assert 'tau=4.0' in path.read_text()
@@ -166,6 +174,51 @@ def test_guidance_is_measured(mnist, teacher):
     overrides = {'train_dataloader.dataset.data_root': str(mnist)}
     recipe = design(ALONE, TEACHER, str(teacher), guidance=True, overrides=overrides, batches=2)
     assert all(0 < recipe.measured.weights[name] < 1000 for name in ('kd', 'ofd', 'local'))
+
+
+def test_the_same_weights_every_time_and_no_trace_in_the_random_state(recipe, mnist, teacher):
+    overrides = {'train_dataloader.dataset.data_root': str(mnist)}
+    torch.manual_seed(7)
+    again = design(ALONE, TEACHER, str(teacher), overrides=overrides, batches=3)
+    state = torch.get_rng_state()
+    torch.manual_seed(7)
+    assert again.measured == recipe.measured and torch.equal(state, torch.get_rng_state())
+
+
+def test_it_is_measured_where_the_training_will_begin(mnist, teacher, recipe):
+    start = f'{teacher}.of_the_student.pth'
+    save_untrained(ALONE, start)
+    content = torch.load(start)
+    content['state_dict'] = {
+        name: 3 * value if 'conv' in name else value for name, value in content['state_dict'].items()
+    }
+    torch.save(content, start)
+    overrides = {'train_dataloader.dataset.data_root': str(mnist), 'load_from': start}
+    assert design(ALONE, TEACHER, str(teacher), overrides=overrides, batches=3).measured != recipe.measured
+
+
+def test_data_that_give_no_batch(mnist):
+    config = read_config(ALONE)
+    config.train_dataloader.dataset.data_root = str(mnist)
+    config.train_dataloader.update(batch_size=500, drop_last=True)
+    config.train_dataloader.dataset.indices = 10
+    with pytest.raises(ValueError, match='train_dataloader gives no batch of 16 images from 10'):
+        next(training_batches(config))
+
+
+def test_losses_without_finite_gradients_are_named(recipe, monkeypatch):
+    row = dict(student=(1.0, 1.0), kd=(1.0, 1.0), size=4)
+    for odd, message in (
+        (dict(row, kd=(math.nan, 1.0)), 'losses.kd and its'),
+        (dict(row, student=(1.0, 0.0)), 'the student'),
+    ):
+        monkeypatch.setattr(calibration, '_gradients', lambda *_, odd=odd: dict(odd))
+        model = torch.nn.Module()
+        model.backbone = torch.nn.Linear(1, 1)
+        with pytest.raises(ValueError, match=message):
+            calibration.measure(model, [{}] * 3, dict(kd=1.0), None, steps=0, count=2)
+    with pytest.raises(ValueError, match='--batches is 0'):
+        design(ALONE, TEACHER, 'teacher.pth', batches=0)
 
 
 def test_other_classes_leave_the_logits_out(teacher, tmp_path):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import itertools
 import logging
 import os
 import random
@@ -15,7 +18,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
-from short_run import SAFE, training
+from short_run import SAFE, Accuracy, training
 from small_network import Model, samples
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
@@ -56,6 +59,16 @@ class Draws(Hook):
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         random.random(), np.random.rand(), torch.rand(1)
+
+
+class Order(Hook):
+    """What was trained on, in its order."""
+
+    def __init__(self):
+        self.seen = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.seen.append(data_batch['inputs'].sum((1, 2, 3)).tolist())
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -132,6 +145,32 @@ def test_iteration_loops_with_augmentation_in_the_main_process(sampler, terminat
 def test_iteration_loops_around_evaluations_and_checkpoints(tmp_path):
     options = dict(**ITERATIONS, val_interval=2, checkpoint=dict(SAFE, by_epoch=False, interval=3))
     assert_exact(tmp_path, SAMPLERS['infinite'], 4, **options)
+
+
+@pytest.mark.parametrize('loop', [dict(type='mmlckd.ResumableEpochLoop', max_epochs=2), ITERATIONS])
+@pytest.mark.parametrize('own', [None, 3])
+def test_runs_without_a_seed_go_on_in_their_own_order(loop, own, tmp_path, monkeypatch):
+    """MMEngine draws a seed, builds the loaders with it, and only then takes the checkpoint's."""
+    monkeypatch.setattr('time.sleep', lambda seconds: None)
+    kind = InfiniteSampler if 'max_iters' in loop else DefaultSampler
+    drawn = iter([1, 1, 2])  # by the whole run, the cut one and the resumed one
+    monkeypatch.setattr('mmengine.runner.utils.sync_random_seed', lambda: next(drawn))
+    loading = dict(dataset=samples(), batch_size=2, num_workers=0, collate_fn=dict(type='default_collate'))
+    loading['sampler'] = dict(type=kind, **({} if own is None else dict(seed=own)))
+
+    def run(folder, resume=False, terminated=None):
+        hooks = [RandomStateHook(), Order(), PreemptionHook(), *([Terminated(5)] if terminated else [])]
+        options = dict(data=copy.deepcopy(loading), randomness=dict(seed=None), **loop)
+        made = training(folder, hooks, dict(SAFE, interval=100), resume=resume, **options)
+        before = signal.getsignal(signal.SIGTERM)
+        with contextlib.suppress(SystemExit):
+            made.train()
+        signal.signal(signal.SIGTERM, before)
+        return hooks[1].seen
+
+    whole, cut = run(tmp_path / 'whole'), run(tmp_path / 'cut', terminated=True)
+    rest = run(tmp_path / 'cut', resume=tmp_path / 'cut' / 'preempted.pth')
+    assert len(rest) < len(whole) and cut + rest == whole
 
 
 @pytest.mark.parametrize('terminated', [0, 5])
@@ -256,6 +295,25 @@ def test_accumulated_gradients_are_in_checkpoints(options, accumulate, tmp_path)
     whole = train(tmp_path / 'whole', sampler, **options)
     resumed = train(tmp_path / 'cut', sampler, resume=tmp_path / 'whole' / name, **options)
     assert all(torch.equal(one, other) for one, other in zip(weights(whole)[0], weights(resumed)[0]))
+
+
+@pytest.mark.parametrize('moment', ['save_begin', 'an evaluation in between', 'a best checkpoint'])
+def test_accumulated_gradients_are_in_checkpoints_off_the_schedule(moment, tmp_path, monkeypatch):
+    from mmlckd.checkpoints import read_checkpoint
+
+    better = itertools.count()
+    monkeypatch.setattr(Accuracy, 'compute_metrics', lambda self, results: dict(accuracy=next(better)))
+    options = dict(type='mmlckd.ResumableIterLoop', max_iters=12, accumulate=5)
+    saving, name = dict(SAFE, by_epoch=False, interval=4, save_begin=2), 'iter_6.pth'
+    if moment == 'an evaluation in between':
+        options.update(val_interval=3, terminated=2)  # in the third iteration, whose step is not whole
+        saving, name = dict(SAFE, by_epoch=False, interval=100), 'preempted.pth'
+    elif moment == 'a best checkpoint':
+        options.update(val_interval=3)
+        saving, name = dict(SAFE, by_epoch=False, interval=4, save_best='accuracy', rule='greater'), 'iter_9.pth'
+    train(tmp_path, SAMPLERS['infinite'], checkpoint=saving, **options)
+    content = read_checkpoint(tmp_path / name)
+    assert content['meta']['iter'] in (3, 6, 9) and 'accumulated_gradients' in content
 
 
 def test_no_gradients_are_kept_where_the_optimizer_has_stepped(tmp_path):

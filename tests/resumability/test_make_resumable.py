@@ -50,6 +50,32 @@ def test_other_checkpoint_hooks_stay(kind, heard):
     config = Config(dict(default_hooks=dict(checkpoint=dict(type=kind, interval=3))))
     make_resumable(config)
     assert config.default_hooks.checkpoint == dict(type=kind, interval=3) and not heard
+    assert ('preemption' in config.default_hooks) == (kind == 'mmlckd.SafeCheckpointHook')
+
+
+@pytest.mark.parametrize(
+    'saving, becomes',
+    [
+        (None, dict(by_epoch=False, interval=500)),
+        (
+            dict(type='CheckpointHook', interval=1, max_keep_ckpts=2),
+            dict(by_epoch=False, interval=500, max_keep_ckpts=2),
+        ),
+        (dict(type='CheckpointHook', interval=300), dict(by_epoch=False, interval=300)),
+        (dict(type='CheckpointHook', interval=1, by_epoch=True), dict(by_epoch=True, interval=1)),
+        (dict(type=OwnHook, interval=1), dict(interval=1)),
+    ],
+)
+def test_a_loop_without_epochs_saves_by_iterations(saving, becomes):
+    hooks = {} if saving is None else dict(checkpoint=saving)
+    config = Config(dict(train_cfg=dict(by_epoch=False, max_iters=20000, val_interval=500), default_hooks=hooks))
+    make_resumable(config)
+    found = dict(config.default_hooks.checkpoint)
+    found.pop('type')
+    assert found == becomes
+    before = config.to_dict()
+    make_resumable(config)
+    assert config.to_dict() == before
 
 
 @pytest.mark.parametrize('fields', [{}, dict(default_hooks={}), dict(default_hooks=dict(logger=None))])

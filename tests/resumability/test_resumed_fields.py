@@ -13,7 +13,7 @@ from short_run import SAFE, names, training
 
 from mmlckd.checkpoints import read_checkpoint
 from mmlckd.resumability import GradientStateHook, RandomStateHook, RunCheckHook
-from mmlckd.resumability.resumed_fields import FIELDS
+from mmlckd.resumability.resumed_fields import FIELDS, field_fault
 
 SCHEDULE = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=3),
@@ -160,6 +160,13 @@ def test_a_hostile_value_is_refused_by_its_name(name, written, tmp_path):
     sentence = str(refused.value).replace('weights by name', 'state_dict')
     assert name.strip() in sentence and 'hostile.pth' in sentence or 'accumulated gradient of' in sentence
     assert victim.is_file()
+
+
+@pytest.mark.parametrize('score', [torch.tensor(0.5), np.float64(0.5), np.array(0.5), 0.5])
+def test_a_score_may_be_a_tensor(score):
+    hub = dict(log_scalars={}, resumed_keys={}, runtime_info=dict(best_score=score))
+    content = dict(meta=dict(epoch=0, iter=1), message_hub=hub)
+    assert field_fault(content) is None
 
 
 @pytest.mark.parametrize('key', ['outdated', 'unsound', 'last_ckpt', 'best_ckpt', 'best_ckpt_x'])

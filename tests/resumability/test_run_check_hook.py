@@ -8,11 +8,11 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseTTAModel
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.optim import CosineAnnealingLR, MultiStepLR, OptimWrapper, OptimWrapperDict
 from short_run import training
 from torch import nn
 
-from mmlckd.resumability import RunCheckHook
+from mmlckd.resumability import RunCheckHook, run_check_hook
 
 
 class Network(nn.Module):
@@ -43,6 +43,8 @@ def runner(model, data=None, optimizer=torch.optim.SGD, folder=None, **config):
         train_loop=loop,
         val_loop=None,
         work_dir=folder,
+        epoch=0,
+        iter=0,
     )
 
 
@@ -82,6 +84,60 @@ def test_finetuning_with_a_new_head_is_no_mistake():
         ValueError, match="load_from is 'a.pth', which does not fit Network: its keys do not match, 6 missing"
     ):
         hook.after_load_checkpoint(runner(Network(), load_from='a.pth'), dict(state_dict=dict(weight=torch.zeros(1))))
+
+
+def test_processes_that_begin_at_different_places_are_refused(tmp_path, monkeypatch):
+    """As on two machines, of which each looks into a work folder of its own."""
+    monkeypatch.setattr(run_check_hook, 'all_gather_object', lambda place: [place, (40, 4000)])
+    with pytest.raises(ValueError, match='rank 0 at iteration 0, rank 1 at iteration 4000'):
+        RunCheckHook().before_train(runner(Network(), Data(), folder=tmp_path))
+
+
+class Warm(list):
+    """A runner's schedulers, of an optimizer with a rate of 0.1."""
+
+    def __init__(self, network, *kinds, lr=0.1):
+        wrapper = OptimWrapper(torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9))
+        super().__init__(kind(wrapper, **options) for kind, options in kinds)
+        self.wrapper = wrapper
+
+
+def resumed(present, saved):
+    run = runner(Network(), load_from='a.pth', resume=True)
+    run.optim_wrapper, run.param_schedulers = present.wrapper, list(present)
+    saved.wrapper.param_groups[0]['lr'] = 0.001  # schedules have moved it
+    states = [scheduler.state_dict() for scheduler in saved]
+    content = dict(checkpoint(Network()), optimizer=saved.wrapper.state_dict(), param_schedulers=states)
+    RunCheckHook().after_load_checkpoint(run, content)
+
+
+STEPS = MultiStepLR, dict(milestones=[100, 150])
+
+
+@pytest.mark.parametrize(
+    'present, said',
+    [
+        (dict(kinds=[STEPS]), None),
+        (dict(kinds=[STEPS], lr=0.01), ['initial_lr=0.1, not 0.01']),
+        (
+            dict(kinds=[(MultiStepLR, dict(milestones=[60, 80], gamma=0.5))]),
+            ['MultiStepLR.milestones=Counter({100: 1, 150: 1}), not Counter({60: 1, 80: 1})', 'gamma=0.1, not 0.5'],
+        ),
+        (dict(kinds=[(MultiStepLR, dict(milestones=[100, 150], end=7))]), ['MultiStepLR.end=1000000000, not 7']),
+    ],
+)
+def test_settings_that_a_resumed_run_does_not_take_are_said(present, said, monkeypatch):
+    heard = []
+    monkeypatch.setattr(run_check_hook, 'print_log', lambda text, *_: heard.append(text))
+    network = Network()
+    resumed(Warm(network, *present.pop('kinds'), **present), Warm(network, STEPS))
+    assert len(heard) == bool(said) and all(part in heard[0] for part in said or ())
+
+
+def test_another_number_of_schedules_is_refused():
+    network = Network()
+    with pytest.raises(ValueError, match='its param_schedulers are 1, and 2 are there now'):
+        resumed(Warm(network, STEPS, (CosineAnnealingLR, dict(T_max=9))), Warm(network, STEPS))
 
 
 def test_what_training_goes_on_from():

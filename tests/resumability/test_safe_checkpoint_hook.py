@@ -164,6 +164,25 @@ def test_a_disk_that_is_full_at_any_write(failing, tmp_path, monkeypatch):
         assert 'epoch_6.pth' in names(tmp_path)
 
 
+def test_what_sigterm_leaves_outlives_the_resume_that_reads_it(tmp_path):
+    """Also where the run before had put its removal off."""
+    run = training(tmp_path, [], dict(SAFE, interval=100), by_epoch=False, max_iters=2)
+    run.train()
+    run.message_hub.update_info('outdated', ['iter_1.pth', 'preempted.pth'])
+    hook = next(hook for hook in run.hooks if isinstance(hook, SafeCheckpointHook))
+    hook.save_preempted(run, dict(epoch=0, iter=2))
+    assert read_checkpoint(tmp_path / 'preempted.pth')['message_hub']['runtime_info']['outdated'] == ['iter_1.pth']
+
+
+@pytest.mark.parametrize('template', ['epoch_{}.pth', 'epoch_{:03d}.pth', '{:d}_of_a.b.pth', 'x{0}y.pth'])
+def test_names_of_any_template_are_its_own(template):
+    hook = SafeCheckpointHook(interval=1, filename_tmpl=template)
+    for name in (template.format(7), f'best_acc_{template.format(7)}', 'preempted.pth'):
+        assert hook._is_own(name), name
+    for name in ('other.pth', template, f'../{template.format(7)}', f'{template.format(7)}.tmp'):
+        assert not hook._is_own(name), name
+
+
 class TerminatedAt(PreemptionHook):
     """The process gets SIGTERM in its third iteration."""
 

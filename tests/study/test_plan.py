@@ -147,6 +147,35 @@ def test_changes_and_the_learning_rate_reach_the_config():
     assert alone.digest() != cell().digest()
 
 
+def test_twice_as_long_is_so_for_hooks_and_all_schedules(tmp_path):
+    recipe = tmp_path / 'recipe.py'
+    recipe.write_text(
+        f"_base_ = '{ROOT}/configs/lckd/cifar100_wrn28-4_to_wrn16-4.py'\n"
+        "param_scheduler = [dict(type='StepLR', step_size=30), dict(type='PolyLR', total_iters=7, begin=2, end=9)]\n"
+    )
+    long = Cell('a', str(recipe), ('ofd', 'lipschitz', 'long'), {}, {}, 0, changes=dict(long=dict(longer=2))).config()
+    once = Cell('a', str(recipe), ('ofd', 'lipschitz'), {}, {}, 0).config()
+    before, after = (
+        [hook.milestones for hook in config.custom_hooks if 'LossWeightHook' in hook.type] for config in (once, long)
+    )
+    assert before and after == [[2 * epoch for epoch in epochs] for epochs in before]
+    assert [{**each, 'type': 0} for each in long.param_scheduler] == [
+        dict(type=0, step_size=60),
+        dict(type=0, total_iters=14, begin=4, end=18),
+    ]
+
+
+def test_methods_without_chosen_weights_are_named(tmp_path):
+    path = tmp_path / 'weights.json'
+    path.write_text(json.dumps(dict(methods=dict(kd=dict(weights=dict(kd=5.0))))))
+    mine = study(weights=str(path), methods=[['kd'], ['kd', 'lipschitz']], data=dict(a='a.py'))
+    assert mine.untuned() == ['a: KD + Lipschitz']
+    assert study(methods=[['kd']]).untuned() == []
+    path.write_text(json.dumps(dict(each={})))
+    with pytest.raises(ValueError, match="has no 'methods', so it is of another selection than study 'mine'"):
+        mine.cells()
+
+
 def test_seeds_of_selection_are_not_reported():
     with pytest.raises(ValueError, match='seeds has \\[1\\], which are selection_seeds too'):
         study(seeds=[1, 2])
@@ -158,6 +187,8 @@ def test_a_command_line_names_other_data_methods_and_seeds():
     other = restricted(study(), ['b', 'my/own.py'], ['alone', 'kd+at'], [7])
     assert other.data == {'b': 'b.py', 'own': 'my/own.py'}
     assert other.methods == [(), ('kd', 'at')] and other.seeds == [7]
+    again = restricted(study(seeds=[10, 10]), ['a.py', 'a'], ['kd', 'kd'], [7, 8, 7])  # its own recipe, by path
+    assert again.data == {'a': 'a.py'} and again.methods == [('kd',)] and again.seeds == [7, 8]
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'configs/study').glob('*.py')), ids=lambda path: path.stem)

@@ -37,6 +37,9 @@ KINDS = {
     'multi-label, asymmetric': (
         lambda width: heads('MultiLabelLinearClsHead', width, loss=dict(type='AsymmetricLoss')), 'head.fc', 'sigmoid'
     ),
+    'stacked, as wide as the classes': (
+        lambda width: heads('StackedLinearClsHead', width, mid_channels=[5]), 'head.layers.1.fc', 'softmax'
+    ),
     'stacked': (lambda width: heads('StackedLinearClsHead', width, mid_channels=[6]), 'head.layers.1.fc', 'softmax'),
     'LeViT': (lambda width: heads('LeViTClsHead', width), 'head.head.linear', 'softmax'),
     'ViG, of convolutions': (
@@ -57,6 +60,26 @@ def test_classifiers(kind):
     if kind == 'LeViT':
         return  # mmpretrain cannot train it
     assert_gradient(model, batch, 'kd')
+
+
+@pytest.mark.parametrize('hidden, path', [(5, 'head.layers.head'), (7, 'head.layers.head'), (None, 'head.layers.head')])
+def test_a_transformers_head_with_a_layer_before_its_last(hidden, path):
+    backbone = dict(type='VisionTransformer', arch='deit-t', img_size=32, patch_size=16)
+    head = dict(type='VisionTransformerClsHead', num_classes=5, in_channels=192, hidden_dim=hidden)
+    network = MODELS.build(classifier(head, **backbone))
+    assert output_pairs(network, network) == [(Tap(path), Tap(path))]
+
+
+def test_a_second_output_for_distillation_is_not_the_logits():
+    backbone = dict(type='DistilledVisionTransformer', arch='deit-t', img_size=32, patch_size=16)
+    network = MODELS.build(classifier(dict(type='DeiTClsHead', num_classes=5, in_channels=192), **backbone))
+    assert output_pairs(network, network) == [(Tap('head.layers.head'), Tap('head.layers.head'))]
+
+
+def test_cosines_are_no_logits():
+    network = MODELS.build(classifier(heads('ArcFaceClsHead', 16)))
+    with pytest.raises(ValueError, match='ArcFaceClsHead has no layer that gives logits'):
+        output_pairs(network, network)
 
 
 def samples(kind=''):

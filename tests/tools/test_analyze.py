@@ -65,8 +65,8 @@ def test_a_classifier_beside_its_teacher_and_itself_alone(mnist, tmp_path):
     assert again == record
 
 
-@pytest.mark.parametrize('task', ['faster_rcnn', 'deeplabv3plus'])
-def test_of_a_detector_and_a_segmentor_the_backbone(task, devkit, tmp_path):
+@pytest.mark.parametrize('task, taps', [('faster_rcnn', ['model.taps=auto']), ('deeplabv3plus', [])])
+def test_of_a_detector_and_a_segmentor_the_backbone(task, taps, devkit, tmp_path):
     config = f'configs/demo/digits_{task}_r18x32_to_r18x16.py'
     student = save_untrained(config, tmp_path / 'student.pth')
     root = f'{devkit}/' if task == 'faster_rcnn' else f'{devkit}/VOC2012'
@@ -85,6 +85,7 @@ def test_of_a_detector_and_a_segmentor_the_backbone(task, devkit, tmp_path):
         '--cfg-options',
         f'test_dataloader.dataset.data_root={root}',
         'test_dataloader.batch_size=2',
+        *taps,
     )
     assert list(record['networks']) == ['student', 'untrained', 'teacher']
     for network in record['networks'].values():

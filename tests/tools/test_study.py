@@ -19,6 +19,7 @@ train_dataloader = dict(dataset=dict(data_root='MNIST'))
 val_dataloader = dict(dataset=dict(data_root='MNIST', ann_file='meta/train_100.txt'))
 test_dataloader = dict(dataset=dict(data_root='MNIST', ann_file='meta/train_100.txt'))
 model = dict(teacher=dict(checkpoint=None))
+custom_hooks = [dict(type='EMAHook', momentum=0.3)]  # the averages are what is validated and tested
 """
 STUDY = """
 data = {'digits': 'recipe.py'}
@@ -109,7 +110,8 @@ def test_the_examples_of_the_help_can_run():
     spec = importlib.util.spec_from_file_location('study_tool', ROOT / 'tools/study.py')
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    examples = [line.split('#')[0].split()[2:] for line in tool.__doc__.splitlines() if 'python tools/study.py -' in line]
+    lines = [line.split('#')[0].split() for line in tool.__doc__.splitlines()]
+    examples = [line[2:] for line in lines if line[1:3] == ['tools/study.py', '--preset']]
     assert len(examples) > 3
     for example in examples:
         args = tool.make_parser().parse_args(example)

@@ -55,11 +55,11 @@ def step_table() -> str:
     record = record_of('train_step')
     workloads = record['workloads'].values()
     targets = [
-        (f'{title}, {Path(workload["config"]).stem}', target)
+        ((title, f'`{Path(workload["config"]).stem}`'), target)
         for workload in workloads
         for title, target in workload['targets'].items()
     ]
-    missed = [f'{title}: {target["reached"]} ({target["target"]})' for title, target in targets if not target['met']]
+    missed = [[*title, target['reached'], target['target']] for title, target in targets if not target['met']]
     rounds = ' to '.join(map(str, sorted({workload['rounds'] for workload in workloads})))
     header = ['step', 'floor, ms', *VARIANTS.values(), 'peak memory', 'hook']
     note = (
@@ -70,9 +70,10 @@ def step_table() -> str:
         'each image. Naive: the teacher runs through its own heads and losses. Peak memory: ours, as a part of the '
         "floor's. "
         "Hook: the part of training that reading every layer's norm takes. "
-        f'Targets met: {len(targets) - len(missed)} of {len(targets)}; missed: {"; ".join(missed) or "none"}.'
+        f'{len(targets) - len(missed)} of {len(targets)} targets are met{". These are missed:" if missed else "."}'
     )
-    return f'{table(header, [step_row(workload) for workload in workloads])}\n\n{paragraph(note)}'
+    text = f'{table(header, [step_row(workload) for workload in workloads])}\n\n{paragraph(note)}'
+    return f'{text}\n\n{table(["what", "step", "reached", "target"], missed)}' if missed else text
 
 
 def step_row(workload: dict) -> list[str]:

@@ -1,8 +1,8 @@
 """Local guidance beside OFD in detection and segmentation of digit scenes, clean, noisy and blurred.
 
 The student has few scenes, the teacher many. OFD and KD on both views see the same views at the same cost; OFD trained
-twice as long costs as much, too. The weights are chosen for each task, in validation, on the selection seeds; that of OFD is the
-demos' own.
+twice as long costs as much, too. The weights are chosen for each task, in validation, on the selection seeds; that of
+OFD is the demos' own.
 """
 data = {
     'detection, digit scenes': 'configs/study/recipes/detection.py',

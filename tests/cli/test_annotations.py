@@ -266,6 +266,7 @@ def test_labels_behind_wrappers(index, tmp_path):
 
     class Run:
         model, train_loop, val_loop, work_dir = Network(), Loop, None, str(tmp_path)
+        epoch = iter = 0
 
     hook = RunCheckHook()
     with pytest.raises(ValueError) as caught:

@@ -55,7 +55,7 @@ def build(fields, networks=''):
 def test_the_recipe():
     config = Config.fromstring(RECIPE[1].replace("_base_ = '", f"_base_ = '{ROOT}/"), '.py')
     model = MODELS.build(dict(config.model, data_preprocessor=config.data_preprocessor))
-    assert [entry.name for entry in model.distiller.entries] == ['lipschitz', 'kd']
+    assert [entry.name for entry in model.distiller.entries] == ['kd', 'ofd']
     assert config.custom_imports.imports == ['mmlckd']
 
 

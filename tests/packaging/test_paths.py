@@ -84,7 +84,8 @@ def test_only_configs_and_tools_are_looked_for_in_the_package(path):
 
 def test_a_study_finds_its_weights():
     study = Study(read_config('configs/study/readme.py'), 'readme')
-    assert study.chosen() and not (study.weights_file.is_absolute() or study.weights_file.is_file())
+    assert study.chosen(next(iter(study.data)))
+    assert not (study.weights_file.is_absolute() or study.weights_file.is_file())
 
 
 def test_an_editable_installation_resolves_names_of_configs(tmp_path, monkeypatch):

@@ -51,14 +51,14 @@ class LocalLipschitzKDLoss(MapwiseLoss):
             raise ValueError(f'floor is {floor}: give a positive number')
         self.center = center
         self.floor = floor
-        self._last: list[bool | None] = []
+        self._channels_last: list[bool | None] = []
         self._next_input_change: Tensor | None = None
         self._input_change: Tensor | None = None
         self._changes: list[Tensor] = []  # of each tap (3, rows): the student's, the teacher's, and which rows count
 
     def attach(self, teacher: nn.Module, taps: Sequence) -> None:
         """Read off the teacher which taps are linear layers, whose channels are last in any number of dimensions."""
-        self._last = [channels_last(teacher, tap) for tap in taps]
+        self._channels_last = [channels_last(teacher, tap) for tap in taps]
 
     def see_views(self, input_change: Tensor) -> None:
         """Keep (B,), how far the views of the coming batch are apart, for :meth:`statistics`."""
@@ -90,7 +90,7 @@ class LocalLipschitzKDLoss(MapwiseLoss):
         return self.compare_maps(changes, targets)
 
     def _output_changes(self, feats: Sequence[Tensor]) -> list[Tensor]:
-        last = self._last or [None] * len(feats)
+        last = self._channels_last or [None] * len(feats)
         maps = [feat.movedim(-1, 1) if feat.dim() == 4 and at_end else feat for feat, at_end in zip(feats, last)]
         return [output_change(feat, self.center) for feat in maps]
 

@@ -11,10 +11,8 @@ def checkpoint_is_due(runner, by_epoch: bool) -> bool:
         if not isinstance(hook, CheckpointHook) or hook.by_epoch is not by_epoch:
             continue
         if by_epoch:
-            regular, last = (
-                hook.every_n_epochs(runner, hook.interval, hook.save_begin),
-                hook.is_last_train_epoch(runner),
-            )
+            regular = hook.every_n_epochs(runner, hook.interval, hook.save_begin)
+            last = hook.is_last_train_epoch(runner)
         else:
             regular = hook.every_n_train_iters(runner, hook.interval, hook.save_begin)
             last = hook.is_last_train_iter(runner)

@@ -64,7 +64,7 @@ class GradientStateHook(Hook):
             self._take(runner)
 
     def before_val(self, runner) -> None:
-        """An evaluation may write the best checkpoint's name into the last one, or end in a SIGTERM."""
+        """After an evaluation a checkpoint may be written off the schedule: of a new best result, or at a SIGTERM."""
         if self.gradients is None:
             self._take(runner)
 

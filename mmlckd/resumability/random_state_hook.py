@@ -53,7 +53,7 @@ class RandomStateHook(Hook):
 
     def before_train(self, runner) -> None:
         loop = runner.train_loop
-        if runner.seed != self.seed:  # MMEngine takes that of the checkpoint, after the loaders are built
+        if self.seed not in (None, runner.seed):  # MMEngine takes that of the checkpoint, after the loaders are built
             for each in (loop, runner.val_loop):
                 if each is not None:
                     _reseed(each.dataloader, self.seed, runner.seed)
@@ -136,7 +136,7 @@ class RandomStateHook(Hook):
         self.pending = False
 
 
-def _reseed(loader: DataLoader, former: int | None, seed: int) -> None:
+def _reseed(loader: DataLoader, former: int, seed: int) -> None:
     """Give the samplers and workers of a loader another seed, where they have the former one."""
     samplers: list[Any] = [loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, 'sampler', None)]
     for sampler in samplers:

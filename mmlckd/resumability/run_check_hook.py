@@ -76,19 +76,8 @@ class RunCheckHook(Hook):
             fault = _averages_misfit(expected, checkpoint['ema_state_dict'])
         if fault:
             raise ValueError(f'--resume is given {source!r}, which does not fit this config: {fault}')
-        self._name_changes(runner, checkpoint)
+        _name_changes(runner, checkpoint)
         _forget_losses(checkpoint['message_hub'].get('log_scalars', {}), model)
-
-    @staticmethod
-    def _name_changes(runner, checkpoint: dict) -> None:
-        changed = changed_settings(runner.optim_wrapper, runner.param_schedulers, checkpoint)
-        if changed:
-            print_log(
-                f'optimizer and schedules go on as the checkpoint has them: {"; ".join(changed)}. What the config sets '
-                'now is not used. To use it, begin a training with load_from, without --resume',
-                'current',
-                logging.WARNING,
-            )
 
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
         for hook in runner.hooks:
@@ -109,6 +98,18 @@ def _check_ranks(runner) -> None:
         raise ValueError(
             f'the processes do not begin at the same place ({found}): let all of them see the work_dir '
             f'{runner.work_dir!r}, on a file system that the machines share, or name one checkpoint behind --resume'
+        )
+
+
+def _name_changes(runner, checkpoint: dict) -> None:
+    """Say which settings of the config a resumed run does not take."""
+    changed = changed_settings(runner.optim_wrapper, runner.param_schedulers, checkpoint)
+    if changed:
+        print_log(
+            f'optimizer and schedules go on as the checkpoint has them: {"; ".join(changed)}. What the config sets now '
+            'is not used. To use it, begin a training with load_from, without --resume',
+            'current',
+            logging.WARNING,
         )
 
 

@@ -50,7 +50,7 @@ class Study:
         self.grid: dict[str, list] = dict(config.get('grid', {}))
         self.selection_data: list[str] = list(config.get('selection_data', self.data))
         self.each: bool = config.get('each', False)
-        self.own_data = dict(self.data)  # on other data, the recipe's own weights hold
+        self.own_data = set(self.data)  # on other data, the recipe's own weights hold
         self.design: dict[str, list] = {key: list(config.get(key, [])) for key in ('compare', 'aims')}
         self.seeds: list[int] = list(dict.fromkeys(config.seeds))
         self.selection_seeds: list[int] = list(config.get('selection_seeds', []))
@@ -80,7 +80,7 @@ class Study:
                 f'{found} has no {kind!r}, so it is of another selection than study {self.name!r} with '
                 f'each={self.each}: choose anew with --select'
             )
-        methods = record['each'].get(data, {}) if self.each else record['methods']
+        methods = record[kind].get(data, {}) if self.each else record[kind]
         return {name: row['weights'] for name, row in methods.items()}
 
     def cells(self) -> list[Cell]:

@@ -75,7 +75,11 @@ def plot_cost(records: list[dict], path: Path) -> Path | None:
     for axis in axes[-1]:
         axis.set_xlabel('cost, trainings of the student alone')
     handles = {label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels())}
-    figure.legend(handles.values(), handles.keys(), loc='outside lower center', ncols=3, frameon=False, fontsize=8)
+    inches = 0.5 + 0.06 * max(map(len, handles))  # of the longest entry
+    columns = min(3, max(1, int(figure.get_figwidth() / inches)))
+    figure.legend(
+        handles.values(), handles.keys(), loc='outside lower center', ncols=columns, frameon=False, fontsize=8
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     return path

@@ -1,7 +1,7 @@
 """The segmentation demo with 400 of its 6,000 training scenes, for 15 epochs, and all losses that the study compares.
 
-As many iterations as the demo has. The teacher, the demo's own, saw all scenes. The last 200 of them are for validation.
-Logits are those of every pixel.
+As many iterations as the demo has. The teacher, the demo's own, saw all scenes. The last 200 are for validation. Logits
+are those of every pixel.
 """
 _base_ = '../../demo/digits_deeplabv3plus_r18x32_to_r18x16.py'
 model = dict(

@@ -17,6 +17,7 @@ from markers import add_markers
 from mmengine.registry import init_default_scope
 
 from mmlckd.config import bare_model, read_config
+from mmlckd.functional import launches
 from mmlckd.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,6 +59,15 @@ def no_gpu(request, monkeypatch):
     if request.node.get_closest_marker('gpu') is None and torch.cuda.is_available():
         monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
         monkeypatch.setattr('mmengine.device.utils.DEVICE', 'cpu')
+
+
+@pytest.fixture(scope='module', params=['as on a CPU', 'as on a GPU'])
+def both_ways(request):
+    """Run a test twice: with the operations of a CPU, and with the fewer ones of a GPU."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == 'as on a GPU':
+            patch.setattr(launches, '_DEVICES', {'cpu'})
+        yield
 
 
 def run(*command, cwd=ROOT, **environment):

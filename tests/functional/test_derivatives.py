@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.autograd.forward_ad as fwd
-from both_ways import pytest_generate_tests, way  # noqa: F401
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp
 
 from mmlckd.functional import transmitting_norm
+
+pytestmark = pytest.mark.usefixtures('both_ways')
 
 MAPS = {
     'iteration': ((2, 36, 6, 6), (2, 40, 6, 6)),

@@ -6,11 +6,12 @@ import itertools
 
 import pytest
 import torch
-from both_ways import pytest_generate_tests, way  # noqa: F401
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mmlckd.functional import singular_pair, transmitting_norm
+
+pytestmark = pytest.mark.usefixtures('both_ways')
 
 BATCH = 8  # cases in each example: the nightly profile's 2,000 examples are 16,000 cases
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from both_ways import pytest_generate_tests, way  # noqa: F401
 from conftest import run
 from torch import nn
 from torch.func import jvp
 
 from mmlckd.functional import AffineMap, affine_map, folded, partial_squared_distance, transmitting_norm
 from mmlckd.functional.folding import pays
+
+pytestmark = pytest.mark.usefixtures('both_ways')
 
 SHAPES = [(3, 4, 7, (5, 6)), (1, 9, 5, (8, 8)), (2, 3, 40, (16,)), (5, 1, 2, (3, 3)), (2, 6, 6, (1, 9))]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from both_ways import pytest_generate_tests, way  # noqa: F401
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmlckd.functional import transmitting_norm
+
+pytestmark = pytest.mark.usefixtures('both_ways')
 
 FEW = ((2, 48, 4, 4), (2, 64, 4, 4))  # 16 positions and more channels: Gram matrices over positions
 MANY = ((2, 6, 8, 8), (2, 5, 8, 8))  # 64 positions and fewer channels: M itself

@@ -1,4 +1,4 @@
-"""The demo: a teacher, a student alone and a distilled student on real digits, then a table and a figure.
+"""The demo: a teacher, a student alone and a guided student on real digits, then a table and a figure.
 
     python tools/demo.py            # what `make demo` runs; what is finished already is not run again
     python tools/demo.py --task detection --seed 1 --work-dir work_dirs/demo_seed1
@@ -57,11 +57,11 @@ SCENES = dict(
     data='data/digit_scenes/VOCdevkit',
     prepare='tools/prepare_digit_scenes.py',
     tested_on='400 scenes',
-    runs=('teacher, 32 channels', 'student, 16 channels, alone', 'student, 16 channels, distilled'),
+    runs=('teacher, 32 channels', 'student, 16 channels, alone', 'student, 16 channels, guided'),
     changes=dict(noise=(16.0, 32.0)),
     shown=('noise 16', 'noise 32'),
-    legend='Noise: its standard deviation in pixel values, 0 to 255.',
 )
+NOISE = 'Noise: its standard deviation in pixel values, 0 to 255.'
 DEMOS = dict(
     classification=Demo(
         data='data/mnist5k',
@@ -82,12 +82,14 @@ DEMOS = dict(
         teacher='digits_faster_rcnn_r18x32',
         student='digits_faster_rcnn_r18x16',
         metric='mAP50 %',
+        legend=f'The teacher learned from 1,000 scenes, the students from 200. {NOISE}',
     ),
     segmentation=Demo(
         **SCENES,
         teacher='digits_deeplabv3plus_r18x32',
         student='digits_deeplabv3plus_r18x16',
         metric='mIoU %',
+        legend=f'The teacher learned from 6,000 scenes, the students from 400. {NOISE}',
     ),
 )
 
@@ -204,13 +206,13 @@ def main(args):
         seconds=time.time() - start,
         results={titles[config]: row for config, row in results.items()},
     )
-    distilled = demo.configs[-1]
-    folder = work_dir_of(distilled, args)
+    guided = demo.configs[-1]
+    folder = work_dir_of(guided, args)
     (folder / 'demo.json').write_text(json.dumps(record, indent=2) + '\n')
     for what, path in (
         ('figure of the training', folder / 'lipschitz.png'),
         ('this table as data', folder / 'demo.json'),
-        ('distilled student, a plain OpenMMLab checkpoint', checkpoints[distilled]),
+        ('guided student, a plain OpenMMLab checkpoint', checkpoints[guided]),
         ('data', demo.data),
     ):
         console.print(f'{what}: [bold]{path}[/bold]', soft_wrap=True)

@@ -1,27 +1,13 @@
-"""The detection demo's student, Faster R-CNN with a ResNet-18 of 16 channels, alone, from scratch."""
-_base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', 'mmdet::_base_/default_runtime.py',
-          '../_base_/datasets/digit_scenes_detection.py']
-custom_imports = dict(imports=['mmlckd'], allow_failed_imports=False)
+"""The detection demo's student, half as wide, alone: 200 of the training scenes, for as many iterations."""
+_base_ = './digits_faster_rcnn_r18x32.py'
 model = dict(
-    backbone=dict(depth=18, stem_channels=16, base_channels=16, frozen_stages=-1, norm_eval=False, init_cfg=None),
+    backbone=dict(stem_channels=16, base_channels=16),
     neck=dict(in_channels=[16, 32, 64, 128], out_channels=32),
-    rpn_head=dict(in_channels=32, feat_channels=32, anchor_generator=dict(scales=[4])),
-    roi_head=dict(
-        bbox_roi_extractor=dict(out_channels=32, roi_layer=dict(sampling_ratio=1)),
-        bbox_head=dict(in_channels=32, fc_out_channels=256, num_classes=10)),
-    train_cfg=dict(
-        rpn=dict(sampler=dict(num=64)),
-        rpn_proposal=dict(nms_pre=100, max_per_img=50),
-        rcnn=dict(sampler=dict(num=16, pos_fraction=0.5))),
-    test_cfg=dict(rpn=dict(nms_pre=100, max_per_img=50)))
-optim_wrapper = dict(
-    type='OptimWrapper', optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05), clip_grad=dict(max_norm=10.))
+    rpn_head=dict(in_channels=32, feat_channels=32),
+    roi_head=dict(bbox_roi_extractor=dict(out_channels=32), bbox_head=dict(in_channels=32)))
+train_dataloader = dict(dataset=dict(indices=200))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=150),
-    dict(type='CosineAnnealingLR', T_max=5, by_epoch=True, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', T_max=25, by_epoch=True, convert_to_iter_based=True),
 ]
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=5, val_interval=5)
-val_cfg = {}
-test_cfg = {}
-default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=1, max_keep_ckpts=2))
-randomness = dict(seed=0)
+train_cfg = dict(max_epochs=25, val_interval=25)

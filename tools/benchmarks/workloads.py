@@ -38,7 +38,6 @@ WORKLOADS = dict(
     cifar_e=Workload('configs/lckd/cifar100_pyramidnet200_to_wrn28-4.py', 32, 16, (32, 64)),
     imagenet_resnet=Workload('configs/lckd/imagenet_resnet152_to_resnet50.py', 224, 2, (224, 32)),
     demo_classification=Workload('configs/demo/mnist5k_wrn16-2_to_wrn10-1_london.py', 28, 32),
-    demo_detection=Workload('configs/demo/digits_faster_rcnn_r18x32_to_r18x16.py', 128, 4),
 )
 
 

@@ -40,7 +40,7 @@ def demo_table(task: str) -> str:
         f'torch {first["torch"]}, 2 CPU cores.',
     )
     header = ['', 'parameters', first['metric'], *(MEASURES[name][0] for name in first['shown'])]
-    return f'{table(header, rows)}\n\n{paragraph(" ".join(filter(None, sentences)))}'
+    return f'{table(header, rows)}\n\n{paragraph(" ".join(sentences))}'
 
 
 def demo_row(name: str, results: list[dict], shown: list[str]) -> list[str]:

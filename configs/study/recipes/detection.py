@@ -1,20 +1,15 @@
-"""The detection demo with 200 of its 1,000 training scenes, for 25 epochs, and all losses that the study compares.
+"""The detection demo's few scenes, and all losses that the study compares.
 
-As many iterations as the demo has. The teacher, the demo's own, saw all scenes. The last 200 scenes are for validation.
-Logits are the scores of every anchor, at all levels.
+The teacher, the demo's own, saw all 1,000 scenes. The last 200 of them are for validation.
 """
 _base_ = '../../demo/digits_faster_rcnn_r18x32_to_r18x16.py'
-scores = [dict(module='rpn_head.rpn_cls', call='all')]
+scores = {{_base_.scores}}
 model = dict(
-    view=dict(type='mmlckd.MixedView'),
     losses=dict(
+        _delete_=True,
+        ofd=dict(type='mmlckd.OFDLoss', loss_weight=1e-4, connectors=True),
         ofd_views=dict(type='mmlckd.OFDLoss', loss_weight=1e-4, connectors=True, views='both'),
         kd_views=dict(type='mmlckd.LogitsKDLoss', tau=1.0, views='both', taps=scores),
+        lipschitz=dict(type='mmlckd.LipschitzKDLoss', connectors=True, max_share=0.2),
         lipschitz_local=dict(type='mmlckd.LocalLipschitzKDLoss', center=False, taps=scores)))
-train_dataloader = dict(dataset=dict(indices=200))
 val_dataloader = dict(dataset=dict(ann_file='VOC2007/ImageSets/Main/trainval.txt', indices=-200))
-train_cfg = dict(max_epochs=25, val_interval=25)
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=150),
-    dict(type='CosineAnnealingLR', T_max=25, by_epoch=True, convert_to_iter_based=True),
-]

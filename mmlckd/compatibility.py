@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
+import torch._dynamo
 from mmengine.utils import digit_version
 from torch import nn
 from torch.optim import Optimizer
@@ -20,12 +20,16 @@ except ImportError:  # not_compiled before torch 2.1, is_compiling before 2.3
     from torch._dynamo import disable as not_compiled
     from torch._dynamo import is_compiling
 
+# Taps are hooks, which come and go. By default a compiled graph is run again without a look at the hooks, so a graph of
+# another forward would collect nothing.
+if hasattr(torch._dynamo.config, 'skip_nnmodule_hook_guards'):  # not in torch 2.0
+    torch._dynamo.config.skip_nnmodule_hook_guards = False
+
 __all__ = [
     'autocast_is_on',
     'before_loading',
     'before_steps',
     'compiled_since_2_10',
-    'eagerly',
     'is_compiling',
     'not_compiled',
     'plain_attention',
@@ -57,16 +61,6 @@ def plain_attention() -> Iterator[None]:
         context = sdpa_kernel(SDPBackend.MATH)
     with context:
         yield
-
-
-@not_compiled
-def eagerly(function: Callable, *args: Any, **kwargs: Any) -> Any:
-    """Call a function outside of any compiled graph.
-
-    For a second forward with other hooks: ``torch.compile`` does not look whether a module's hooks have changed, and
-    would run the graph of the first one.
-    """
-    return function(*args, **kwargs)
 
 
 def compiled_since_2_10(function: Callable) -> Callable:

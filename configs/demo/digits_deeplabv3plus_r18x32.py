@@ -1,5 +1,5 @@
 """The segmentation demo's teacher, DeepLabV3+ with the first three stages of a ResNet-18 of 32 channels, from scratch:
-all 6,000 training scenes.
+6,000 training scenes.
 """
 _base_ = ['mmseg::_base_/models/deeplabv3plus_r50-d8.py', 'mmseg::_base_/default_runtime.py',
           '../_base_/datasets/digit_scenes_segmentation.py']

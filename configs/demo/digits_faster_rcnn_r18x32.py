@@ -1,4 +1,4 @@
-"""The detection demo's teacher, Faster R-CNN with a ResNet-18 of 32 channels, from scratch: all 1,000 training scenes."""
+"""The detection demo's teacher, Faster R-CNN with a ResNet-18 of 32 channels, from scratch: 1,000 training scenes."""
 _base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', 'mmdet::_base_/default_runtime.py',
           '../_base_/datasets/digit_scenes_detection.py']
 custom_imports = dict(imports=['mmlckd'], allow_failed_imports=False)

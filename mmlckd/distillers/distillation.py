@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmlckd.compatibility import eagerly
 from mmlckd.registry import MODELS
 from mmlckd.taps import DryRun, FeatureTap, Preprocessing, Tap, dry_run
 
@@ -145,7 +144,7 @@ class Distillation(nn.Module):
             feats = [teacher(views[0], data_samples)]
             looking = [entry for entry in self._looking() if entry.teacher == name]
             if looking:
-                feats.append(eagerly(teacher, views[1], data_samples, _taps_of(looking, 'teacher')))
+                feats.append(teacher(views[1], data_samples, _taps_of(looking, 'teacher')))
             for entry in self.entries:
                 if entry.teacher == name:
                     targets[entry.name] = entry.targets(entry.select(feats, entry.teacher_taps), data_samples)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from mmlckd.checkpoints import install_safe_loader
-from mmlckd.compatibility import compiled_since_2_10, eagerly
+from mmlckd.compatibility import compiled_since_2_10
 from mmlckd.registry import MODELS
 
 from .branches import learner_of, supervised_branch
@@ -112,7 +112,8 @@ class LipschitzDistiller(nn.Module):
         student_feats = [feats]
         for second in views[1:]:
             with self.distiller.tapped_second(learner) as feats:
-                eagerly(super().forward if learner is self else learner, second, samples, mode='tensor')
+                forward = super().forward if learner is self else learner
+                forward(second, samples, mode='tensor')
             student_feats.append(feats)
         # MMEngine calls the total `loss`. mmpretrain's heads call theirs so too, and would hide the total in the log.
         if 'loss' in losses:

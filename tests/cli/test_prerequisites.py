@@ -11,7 +11,7 @@ from install_mmcv import is_upstream
 from mmlckd.cli import check_prerequisites
 from mmlckd.config import read_config
 
-DETECTION, SEGMENTATION = 'configs/demo/digits_faster_rcnn_r18x16.py', 'configs/demo/digits_deeplabv3plus_r18x16.py'
+DETECTION, SEGMENTATION = 'configs/demo/digits_faster_rcnn_r18x32.py', 'configs/demo/digits_deeplabv3plus_r18x32.py'
 
 
 @pytest.fixture

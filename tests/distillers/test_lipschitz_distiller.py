@@ -37,7 +37,7 @@ def build(student=None, teacher=None, losses=None, taps=TAPS, **kwargs):
         dict(
             type='mmlckd.LipschitzDistiller',
             student=student or wrn(),
-            teacher=teacher or dict(model=wrn(2)),
+            teacher=None if 'teachers' in kwargs else teacher or dict(model=wrn(2)),
             losses=losses or dict(lipschitz=dict(LIPSCHITZ, connectors=True)),
             taps=taps,
             **kwargs,
@@ -306,6 +306,37 @@ def test_a_compiled_step_is_the_same_step(batch):
             optimizer.update_params(loss)
         losses.append(list(terms.values()))
     assert torch.allclose(*map(torch.stack, losses), rtol=1e-5)
+
+
+@COMPILES
+@pytest.mark.slow
+def test_compiled_forwards_of_one_class_with_other_taps(batch):
+    """A graph is chosen by the taps, too: those of another model, another teacher and another view differ."""
+    few = dict(kd=KD)
+    many = dict(
+        lipschitz=dict(LIPSCHITZ, connectors=True, teacher='other'),
+        kd=dict(KD, views='both', teacher='one'),
+        local=dict(type='mmlckd.LocalLipschitzKDLoss', taps=['backbone.bn'], connectors=True, teacher='one'),
+    )
+    two = dict(one=dict(model=wrn(2)), other=dict(model=wrn(2)))
+    student = wrn()
+    student['backbone']['dropout'] = 0.0
+    for fields in (
+        dict(losses=few),
+        dict(losses=many, teachers=two, view=dict(type='mmlckd.MixedView')),
+        dict(losses=few),
+    ):
+        model = build(student, **fields).train()
+        plain = copy.deepcopy(model)
+        forward = torch.compile(model.forward, backend='eager')
+        for _ in range(2):
+            torch.manual_seed(0)
+            found = forward(**batch, mode='loss')
+            torch.manual_seed(0)
+            expected = plain(**batch, mode='loss')
+            assert set(found) == set(expected)
+            for name, value in expected.items():
+                torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
 
 
 def test_teacher_maps_are_free_before_the_student_runs(batch):

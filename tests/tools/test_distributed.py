@@ -44,10 +44,15 @@ def teacher(tmp_path_factory):
 
 def deterministic(task, folder, teacher, indices):
     """The guided demo without anything random, over those images of its training set in that order, two a batch, for
-    one epoch.
+    one epoch. There is no second view, which is mixed at random; the paper's term is there.
     """
     config = read_config(GUIDED[task])
     config.model.teacher.checkpoint = teacher(config)
+    if task != 'classification':
+        config.model.view = None
+        ofd = {**config.model.losses.ofd, 'views': 'first'}
+        lipschitz = dict(type='mmlckd.LipschitzKDLoss', connectors=True, max_share=0.2)
+        config.model.losses = dict(ofd=ofd, lipschitz=lipschitz)
     config.param_scheduler = []
     if task == 'segmentation' and is_upstream():  # class weights fail there where pixels are ignored
         config.model.student.decode_head.loss_decode.class_weight = None
@@ -55,7 +60,7 @@ def deterministic(task, folder, teacher, indices):
     root = str(folder) if task == 'classification' else f'{folder}/' if task == 'detection' else f'{folder}/VOC2012'
     config.val_dataloader.dataset.data_root = root
     loader = config.train_dataloader
-    dataset = loader.dataset.datasets[1] if task == 'segmentation' else loader.dataset
+    dataset = loader.dataset
     dataset.data_root, dataset.indices = root, indices
     dataset.pipeline = [step for step in dataset.pipeline if step['type'] != 'RandomCrop']
     loader.dataset, loader.batch_size, loader.sampler.shuffle = dataset, 2, False

@@ -35,7 +35,7 @@ def panel_names(model: nn.Module) -> dict[str, list[str]]:
     names: dict[str, list[str]] = dict(student=[], local_student=[])
     for entry in entries_of(model):
         found = entry.statistics()
-        paths = [tap.module.removeprefix('backbone.') for tap in entry.student_taps]
+        paths = [str(tap).removeprefix('backbone.') for tap in entry.student_taps]
         if 'student' in found:
             names['student'] += [f'{before} to {after}' for before, after in zip(paths, paths[1:])]
         if 'local_student' in found:

@@ -140,8 +140,8 @@ def soak_sentence() -> str:
     # MMEngine's log history keeps two 64-bit numbers for each logged scalar and iteration.
     history = last['scalars'] * 16 * (last['iter'] - middle['iter']) / 2**20
     return paragraph(
-        f'In a run of {record["iterations"]:,} iterations memory stays flat: over the second half it grew by '
-        f'{record["growth_mib"]:.2f} MiB of {last["rss_mib"]:,.0f}. The history of the logged numbers takes '
-        f'{history:.2f} of these; single readings scatter by {record["scatter_mib"]:.1f} MiB. '
+        f'In a run of {record["iterations"]:,} iterations memory stays flat: over the second half it changed by '
+        f'{record["growth_mib"]:+.2f} MiB of {last["rss_mib"]:,.0f}, with the history of the logged numbers, which '
+        f'grew by {history:.2f} MiB. Single readings scatter by {record["scatter_mib"]:.1f} MiB. '
         '`tools/benchmarks/soak.py` also counts hooks, tensors, open files and threads, and fails if any of them grows.'
     )

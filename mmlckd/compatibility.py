@@ -7,7 +7,6 @@ import functools
 from collections.abc import Callable, Iterator
 
 import torch
-import torch._dynamo
 from mmengine.utils import digit_version
 from torch import nn
 from torch.optim import Optimizer
@@ -20,15 +19,11 @@ except ImportError:  # not_compiled before torch 2.1, is_compiling before 2.3
     from torch._dynamo import disable as not_compiled
     from torch._dynamo import is_compiling
 
-# Taps are hooks, which come and go. By default a compiled graph is run again without a look at the hooks, so a graph of
-# another forward would collect nothing.
-if hasattr(torch._dynamo.config, 'skip_nnmodule_hook_guards'):  # not in torch 2.0
-    torch._dynamo.config.skip_nnmodule_hook_guards = False
-
 __all__ = [
     'autocast_is_on',
     'before_loading',
     'before_steps',
+    'compile_by_hooks',
     'compiled_since_2_10',
     'is_compiling',
     'not_compiled',
@@ -61,6 +56,18 @@ def plain_attention() -> Iterator[None]:
         context = sdpa_kernel(SDPBackend.MATH)
     with context:
         yield
+
+
+def compile_by_hooks() -> None:
+    """Let ``torch.compile`` look whether a module's hooks have changed, before it runs a graph again.
+
+    By default it does not look. Taps are hooks that come and go, and another forward's graph would collect nothing.
+    torch 2.1 brings the switch. Before 2.10 nothing that taps is compiled, see :func:`compiled_since_2_10`.
+    """
+    from torch._dynamo import config  # the decorator `not_compiled` has imported it
+
+    if hasattr(config, 'skip_nnmodule_hook_guards'):
+        config.skip_nnmodule_hook_guards = False
 
 
 def compiled_since_2_10(function: Callable) -> Callable:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from mmlckd.checkpoints import install_safe_loader
-from mmlckd.compatibility import compiled_since_2_10
+from mmlckd.compatibility import compile_by_hooks, compiled_since_2_10
 from mmlckd.registry import MODELS
 
 from .branches import learner_of, supervised_branch
@@ -74,6 +74,7 @@ class LipschitzDistiller(nn.Module):
         view: dict | None = None,
     ) -> LipschitzDistiller:
         install_safe_loader()
+        compile_by_hooks()
         teachers = named_teachers(teacher, teachers)
         check_fields(losses, input_shape)
         if not isinstance(student, nn.Module):

@@ -32,12 +32,13 @@ def wrn(width=1, **preprocessor):
     )
 
 
-def build(student=None, teacher=None, losses=None, taps=TAPS, **kwargs):
+def build(student=None, teacher=None, losses=None, taps=TAPS, teachers=None, **kwargs):
     return MODELS.build(
         dict(
             type='mmlckd.LipschitzDistiller',
             student=student or wrn(),
-            teacher=None if 'teachers' in kwargs else teacher or dict(model=wrn(2)),
+            teacher=teacher if teacher or teachers else dict(model=wrn(2)),
+            teachers=teachers,
             losses=losses or dict(lipschitz=dict(LIPSCHITZ, connectors=True)),
             taps=taps,
             **kwargs,

@@ -49,10 +49,9 @@ def deterministic(task, folder, teacher, indices):
     config = read_config(GUIDED[task])
     config.model.teacher.checkpoint = teacher(config)
     if task != 'classification':
+        known = read_config(f'configs/study/recipes/{task}.py').model.losses
         config.model.view = None
-        ofd = {**config.model.losses.ofd, 'views': 'first'}
-        lipschitz = dict(type='mmlckd.LipschitzKDLoss', connectors=True, max_share=0.2)
-        config.model.losses = dict(ofd=ofd, lipschitz=lipschitz)
+        config.model.losses = {name: known[name] for name in ('ofd', 'lipschitz')}
     config.param_scheduler = []
     if task == 'segmentation' and is_upstream():  # class weights fail there where pixels are ignored
         config.model.student.decode_head.loss_decode.class_weight = None

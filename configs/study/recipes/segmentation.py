@@ -7,11 +7,9 @@ model = dict(
     losses=dict(
         _delete_=True,
         ofd=dict(type='mmlckd.OFDLoss', loss_weight=1e-4, map_weights=[1 / 4, 1 / 2, 1, 1, 1 / 16], connectors=True),
-        ofd_views=dict(
-            type='mmlckd.OFDLoss', loss_weight=1e-4, map_weights=[1 / 4, 1 / 2, 1, 1, 1 / 16], connectors=True,
-            views='both'),
-        kd_views=dict(type='mmlckd.LogitsKDLoss', tau=1.0, views='both', taps=['decode_head.conv_seg']),
+        ofd_views={{_base_.model.losses.ofd}},
+        kd_views={{_base_.model.losses.kd}},
         lipschitz=dict(type='mmlckd.LipschitzKDLoss', connectors=True, max_share=0.2),
-        lipschitz_local=dict(type='mmlckd.LocalLipschitzKDLoss', taps=['decode_head.conv_seg'])))
+        lipschitz_local={{_base_.model.losses.local}}))
 val_dataloader = dict(dataset=dict(
     data_prefix=dict(seg_map_path='SegmentationClassAug'), ann_file='ImageSets/Segmentation/aug.txt', indices=-200))

@@ -135,7 +135,8 @@ class Distillation(nn.Module):
 
     def comparison(self, views: Sequence[Tensor], data_samples: list | None) -> Comparison:
         """The comparison of one step. The teachers have seen the views, and their maps are freed."""
-        return Comparison(self.entries, self.connectors, self._targets(views, data_samples), self.last_calls)
+        targets = self._targets(views, data_samples)
+        return Comparison(self.entries, self.connectors, targets, self.last_calls, lets_go=self.checked)
 
     def _targets(self, views: Sequence[Tensor], data_samples: list | None) -> dict[str, Any]:
         """What each loss needs of its teacher for this batch, by the loss's name."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .affine_map import AffineMap
+from .affine_map import AffineMap, outline
 from .folding import folded
 from .local_change import output_change, relative_change_error
 from .operator_norm import operator_norm
@@ -13,6 +13,7 @@ __all__ = [
     'AffineMap',
     'folded',
     'operator_norm',
+    'outline',
     'output_change',
     'partial_squared_distance',
     'relative_change_error',

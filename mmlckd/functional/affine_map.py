@@ -58,6 +58,11 @@ class AffineMap:
         return mapped if self.feat.dim() == 3 else mapped.movedim(-1, 1)
 
 
+def outline(feat: Tensor | AffineMap) -> Tensor:
+    """A tensor of the shape and type of a map, without numbers or memory: what is left of a map that was compared."""
+    return torch.empty(feat.shape, dtype=feat.dtype, device='meta')
+
+
 def parts(size: torch.Size, channels: int, device: torch.device) -> Iterator[tuple[slice, list[slice]]]:
     """Parts in which a map (B, C, N) is formed at ``channels``: some samples each, with slices of their positions.
 

@@ -67,4 +67,7 @@ def transmitting_norm(
         eps = 8 * torch.finfo(dtype).eps if eps is None else eps
         pair = singular_pair(sides[0].channels, sides[1].channels, num_iters, center, eps)
         before, after = (side.seen(row, pair.finite) for side, row in zip(sides, (pair.left, pair.right)))
-        return value_at_pair(before, after, pair.finite)
+        value = value_at_pair(before, after)
+        for side, other in zip(sides, (after, before)):
+            value = side.with_weights(value, other, pair.finite)
+        return value.where(pair.finite.squeeze(-1), torch.nan)

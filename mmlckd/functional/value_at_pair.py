@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from .pooling import needs_pooling, pool_rows, positions, unpool_rows
 
@@ -15,29 +16,27 @@ _TWICE = (
 )
 
 
-def value_at_pair(before: Tensor, after: Tensor, finite: Tensor) -> Tensor:
+def value_at_pair(before: Tensor, after: Tensor) -> Tensor:
     """u^T F_in F_out^T v / N, sample by sample, of maps seen through the rows u and v of a singular pair.
 
     Args:
         before, after: (B, N), of :func:`seen_through`. Differentiable once.
-        finite: (B, 1), which samples have a pair.
 
     Returns:
-        (B,): NaN with a zero gradient where the pair is not finite.
+        (B,).
 
     Raises:
         RuntimeError: A second derivative is taken.
 
     Source: this project. At a singular pair the derivatives of u and v drop out of the first derivative.
     """
-    return _MeanProduct.apply(before, after).where(finite.squeeze(-1), torch.nan)
+    return _MeanProduct.apply(before, after)
 
 
 def seen_through(
     feat: Tensor,
     pooled: Tensor,
     row: Tensor,
-    mean: Tensor | None,
     finite: Tensor,
     grid: tuple[int, int] | None,
     center: bool,
@@ -45,19 +44,51 @@ def seen_through(
     """A map through a row over its channels: (B, N), zero where the sample is not finite.
 
     Args:
-        feat: x, a map (B, C, H, W) or tokens (B, N, C). Differentiable once.
-        pooled: x, less the mean, (B, C, N) on the common grid, float32 or wider, without gradient.
-        row: (B, 1, C). Differentiable once, with the mean.
-        mean: (C,), what is subtracted from x; None for nothing.
+        feat: x, a map (B, C, H, W) or tokens (B, N, C). Differentiable once. It is not kept for that.
+        pooled: x, or x less something constant, (B, C, N) on the common grid, float32 or wider, without gradient.
+        row: (B, 1, C), without gradient.
         finite: (B, 1), which samples are.
         grid: (H, W) of the common grid; None where nothing is pooled.
         center: Subtract the mean over positions from the result. Its cotangents must then sum to zero over positions.
     """
-    return _Seen.apply(feat, pooled, row, mean, finite, grid, center)
+    return _Seen.apply(feat, pooled, row, finite, grid, center)
+
+
+def with_slope(value: Tensor, argument: Tensor, slope: Tensor) -> Tensor:
+    """Numbers that depend on one more thing, by a slope that is known already.
+
+    Args:
+        value: (B,).
+        argument: (B, K), what they depend on. Differentiable once, in reverse mode.
+        slope: (B, K), their derivatives in it, without gradient.
+    """
+    return value + _Slope.apply(argument, slope)
+
+
+class _Slope(Function):
+    """Zero, with a given derivative."""
+
+    @staticmethod
+    def forward(argument, slope):
+        return argument.new_zeros(len(argument))
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        (slope,) = ctx.saved_tensors
+        return grad.unsqueeze(1) * slope, None
+
+    @staticmethod
+    def jvp(ctx, *_):
+        raise RuntimeError('an AffineMap is differentiable in reverse mode only: take its dense() map')
 
 
 class _Seen(Function):
-    """Linear in the map. It is computed from the pooled map, which is at hand; the derivatives are those in the map
+    """Linear in the map. It is computed from the pooled map, which is at hand; the derivative is that in the map
     itself, which pooling and projection give in either order. With centring, its cotangents sum to zero over positions
     (they are multiples of another centred row), so that the transpose of the centring changes nothing.
     """
@@ -65,38 +96,29 @@ class _Seen(Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(feat, pooled, row, mean, finite, grid, center):
+    def forward(feat, pooled, row, finite, grid, center):
         return _masked(torch.bmm(row, pooled).squeeze(1), finite, center)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        feat, pooled, row, mean, finite, grid, ctx.center = inputs
-        ctx.dtype, ctx.shape, ctx.affine = feat.dtype, feat.shape, mean is not None
+        feat, pooled, row, finite, grid, ctx.center = inputs
+        ctx.dtype, ctx.shape = feat.dtype, feat.shape
         ctx.grid = grid if needs_pooling(feat, grid) else None
-        kept = feat if row.requires_grad else None
-        ctx.save_for_backward(row, finite, mean, kept)
+        ctx.save_for_backward(row)
         ctx.save_for_forward(row, finite)
 
     @staticmethod
     def backward(ctx, grad):
-        row, finite, mean, feat = ctx.saved_tensors
+        (row,) = ctx.saved_tensors
         with torch.autocast(grad.device.type, enabled=False):
             if ctx.grid is not None:
                 grad = unpool_rows(grad, ctx.shape[2:], ctx.grid)
-            to_row = to_mean = None
-            if feat is not None:
-                offset = grad.sum(-1)
-                to_row = torch.bmm(grad.unsqueeze(1), positions(feat).mT.to(grad.dtype))
-                to_row = (to_row - offset.view(-1, 1, 1) * mean).where(finite.unsqueeze(-1), 0.0)
-                to_mean = -(offset.unsqueeze(1) * row.squeeze(1)).sum(0)
         tokens = len(ctx.shape) == 3
         to_feat = grad.unsqueeze(-1) * row if tokens else (row.mT * grad.unsqueeze(1)).view(ctx.shape)
-        return to_feat.to(ctx.dtype), None, to_row, to_mean, *[None] * 3
+        return to_feat.to(ctx.dtype), *[None] * 5
 
     @staticmethod
     def jvp(ctx, tangent, *_):
-        if ctx.affine:
-            raise RuntimeError('an AffineMap is differentiable in reverse mode only: take its dense() map')
         row, finite = ctx.saved_tensors
         seen = torch.bmm(row, positions(tangent).to(row.dtype)).squeeze(1)
         if ctx.grid is not None:

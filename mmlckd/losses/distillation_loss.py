@@ -120,14 +120,15 @@ class DistillationLoss(nn.Module):
         """
         return [feat.detach() for feat in teacher_feats]
 
-    def compare_early(self, student_feats: Sequence, targets: Any) -> None:
+    def compare_early(self, student_feats: list, targets: Any) -> None:
         """Compare what can be compared before the student's forward is over, where the class ``streams``.
 
         Called after each of the student's maps of the first view, where the distiller hands them over one by one. What
         is found goes into ``targets``, for :meth:`compare`.
 
         Args:
-            student_feats: As in :meth:`compare`, with None for maps that are not there yet.
+            student_feats: A list of maps as in :meth:`compare`, with None for maps that are not there yet. A map that
+                is needed no more may be replaced by its :func:`mmlckd.functional.outline`. Its memory is free then.
             targets: What :meth:`targets` returned for this batch.
         """
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mmlckd.functional import AffineMap, transmitting_norm
+from mmlckd.functional import AffineMap, outline, transmitting_norm
 from mmlckd.registry import MODELS
 
 from .checks import check_batch, check_consecutive, check_weights, pick_weights
@@ -99,19 +99,22 @@ class LipschitzKDLoss(DistillationLoss):
         """
         check_consecutive(student_feats, targets, 'the Lipschitz loss')
         weights = self.weights_for(len(targets))
-        self.compare_early(student_feats, targets)
+        self.compare_early(list(student_feats), targets)
         self.last_norms = [PairNorms(norms.student.detach(), norms.teacher) for norms in targets]
         total: Any = 0.0
         for weight, norms, last in zip(weights, targets, self.last_norms):
             total = total + weight * self._masked_mean(norms.student, norms.teacher, self.kept(last))
         return self.loss_weight * total
 
-    def compare_early(self, student_feats: Sequence[Tensor | AffineMap | None], targets: list[Any]) -> None:
+    def compare_early(self, student_feats: list[Tensor | AffineMap | None], targets: list[Any]) -> None:
         """Put the student's norm beside the teacher's, of each pair that is there."""
         for k, (feat_in, feat_out) in enumerate(zip(student_feats, student_feats[1:])):
             if feat_in is not None and feat_out is not None and not isinstance(targets[k], PairNorms):
                 check_batch(feat_in, targets[k])
                 targets[k] = PairNorms(self._norm(feat_in, feat_out), targets[k])
+        for i, feat in enumerate(student_feats):
+            if feat is not None and all(isinstance(pair, PairNorms) for pair in targets[max(i - 1, 0) : i + 1]):
+                student_feats[i] = outline(feat)
 
     def warnings(self, names: Sequence[str], student_shapes: Sequence[Sequence[int]]) -> list[str]:
         """Pairs of maps of one position, which say nothing once they are centred."""

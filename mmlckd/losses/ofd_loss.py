@@ -10,7 +10,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from mmlckd.functional import AffineMap, partial_squared_distance
+from mmlckd.functional import AffineMap, outline, partial_squared_distance
 from mmlckd.functional.pooling import count_positions
 from mmlckd.registry import MODELS
 
@@ -154,11 +154,12 @@ class OFDLoss(DistillationLoss):
         ]
         return [_rectified(feat, margin) for feat, margin in zip(teacher_feats, margins)]
 
-    def compare_early(self, student_feats: Sequence[Tensor | AffineMap | None], targets: list[Any]) -> None:
-        """Put the distance of each map that is there into the place of its target, whose memory is free then."""
+    def compare_early(self, student_feats: list[Tensor | AffineMap | None], targets: list[Any]) -> None:
+        """Put the distance of each map that is there into the place of its target; the memory of both is free then."""
         for i, student in enumerate(student_feats):
             if student is not None and not isinstance(targets[i], _Compared):
                 targets[i] = self._compared(i, student, targets[i])
+                student_feats[i] = outline(student)
 
     def compare(self, student_feats: Sequence[Tensor | AffineMap], targets: list[Any]) -> Tensor:
         """Loss of student maps, at the teacher's channels, against :meth:`targets`, which are used up.
@@ -168,7 +169,7 @@ class OFDLoss(DistillationLoss):
         """
         check_counts(student_feats, targets)
         weights = self.weights_for(len(targets))
-        self.compare_early(student_feats, targets)
+        self.compare_early(list(student_feats), targets)
         total: Any = 0.0
         for student, compared, weight in zip(student_feats, targets, weights):
             self.left_out = self.left_out + compared.left_out

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmlckd.compatibility import is_compiling
+from mmlckd.functional import outline
 
 from .tap import Tap
 
@@ -32,7 +33,8 @@ class FeatureTap:
             :class:`EverythingTapped` (caught here) as soon as every tap has its tensor.
         copy: Taps whose tensor is overwritten in place later on, so that a copy is collected.
         images: Where given, only the forward whose ``backbone`` takes this very tensor is collected from, of several.
-        arrive: Called with each tap, its tensor and the number of the call, as soon as it is collected.
+        arrive: Called with each tap, its tensor and the number of the call, as soon as it is collected. It returns the
+            taps whose tensors are needed no more: their outlines take their place.
 
     Attributes:
         maps: The tensors by tap.
@@ -50,7 +52,7 @@ class FeatureTap:
         last_calls: dict[Tap, int] | None = None,
         copy: Sequence[Tap] = (),
         images: torch.Tensor | None = None,
-        arrive: Callable[[Tap, Tensor, int], None] | None = None,
+        arrive: Callable[[Tap, Tensor, int], list[Tap]] | None = None,
     ):
         self.model = model
         self.taps = list(dict.fromkeys(taps))
@@ -139,6 +141,8 @@ class FeatureTap:
         else:
             self.without_grad.add(tap)
         if self.arrive is not None:
-            self.arrive(tap, self.maps[tap], call)
+            for done in self.arrive(tap, self.maps[tap], call):
+                self.maps[done] = outline(self.maps[done])
+                self._originals.pop(done, None)
         if self.last_calls is not None and len(self.maps) == len(self.taps):
             raise EverythingTapped

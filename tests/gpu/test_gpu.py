@@ -18,6 +18,7 @@ from mmpretrain.structures import DataSample
 from torch import nn
 
 from mmlckd.config import bare_model, read_config
+from mmlckd.distillers.remade import Remade
 from mmlckd.functional import transmitting_norm
 from mmlckd.registry import MODELS
 
@@ -98,6 +99,15 @@ def step(model, data, wrapper):
 def assert_near(found, expected):
     """Equal but for float32 sums in another order, which also move single values across the kink of a ReLU."""
     assert (found - expected).norm() <= 5e-3 * expected.norm()
+
+
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16] if HAS_GPU else [torch.float32])
+def test_a_batch_norms_output_is_made_again(dtype, layout):
+    torch.manual_seed(0)
+    image = torch.randn(8, 16, 12, 12, device=DEVICE, dtype=dtype).to(memory_format=layout)
+    feat = nn.BatchNorm2d(16, device=DEVICE)(image)
+    torch.testing.assert_close(Remade.of(feat).make(), feat.detach())
 
 
 def test_losses_and_gradients_are_those_of_the_cpu():

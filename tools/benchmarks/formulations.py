@@ -49,7 +49,7 @@ class KnownPair:
             torch.bmm(sides[0].channels, sides[1].channels.mT)
         pair = self.pairs[key]
         seen = (side.seen(row, pair.finite) for side, row in zip(sides, (pair.left, pair.right)))
-        return value_at_pair(*seen, pair.finite)
+        return value_at_pair(*seen)
 
 
 def exact_norm(feat_in, feat_out, center=False):

@@ -47,10 +47,11 @@ class Remade:
         """The tensor."""
         node = self.node
         feat, mean, inverse = node._saved_input, node._saved_result1, node._saved_result2
-        variance = inverse.double().square().reciprocal().to(inverse.dtype)
+        variance = inverse.double().square().reciprocal().to(mean.dtype)
+        weight, bias = node._saved_weight.to(mean.dtype), self.bias.to(mean.dtype)  # these may be half
         with torch.autocast(feat.device.type, enabled=False):
             # That of torch.nn.functional wants an epsilon, which the variance has in it already.
-            return torch.batch_norm(feat, node._saved_weight, self.bias, mean, variance, False, 0.0, 0.0, False)
+            return torch.batch_norm(feat, weight, bias, mean, variance, False, 0.0, 0.0, False)
 
 
 def _packed() -> bool:

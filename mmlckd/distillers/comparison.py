@@ -39,7 +39,7 @@ class Comparison:
         connectors: nn.ModuleDict,
         targets: dict[str, Any],
         last_calls: Mapping[Tap, int],
-        lets_go: bool = False,
+        lets_go: bool,
     ):
         self.entries, self.connectors, self.targets, self.last_calls = entries, connectors, targets, last_calls
         self._with_grad = torch.is_grad_enabled()

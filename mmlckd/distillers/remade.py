@@ -93,8 +93,4 @@ def _unpacked(kept: Tensor | Remade) -> Tensor:
 
 def _are_one(left: Tensor, right: Tensor | None) -> bool:
     """Whether two tensors are the same numbers in the same memory."""
-    return right is not None and left.data_ptr() == right.data_ptr() and _layout(left) == _layout(right)
-
-
-def _layout(tensor: Tensor) -> tuple:
-    return tensor.dtype, tensor.shape, tensor.stride()
+    return right is not None and left.dtype == right.dtype and left.is_set_to(right)

@@ -9,11 +9,14 @@ import pytest
 import torch
 from test_lipschitz_distiller import KD, LIPSCHITZ, TAPS, build, wrn
 from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.checkpoint import checkpoint
 
+from mmlckd.distillers.remade import Remade
 from mmlckd.functional import AffineMap
 from mmlckd.losses import LipschitzKDLoss, OFDLoss
 from mmlckd.registry import MODELS
+from mmlckd.taps import FeatureTap
 
 LOSSES = dict(lipschitz=dict(LIPSCHITZ, connectors=True), ofd=dict(type='mmlckd.OFDLoss', connectors=True), kd=dict(KD))
 
@@ -158,3 +161,50 @@ def test_connectors_of_a_frozen_map_learn_all_the_same(batch):
     _, grads, _ = step(model, batch)
     found = [value for name, value in grads.items() if name.startswith('distiller.')]
     assert len(found) == 3 * 3 and all(value is not None for value in found)  # DDP wants a gradient of every weight
+
+
+def test_the_step_is_that_of_maps_that_are_kept(batch, monkeypatch):
+    one, other = still(), still()
+    results = [[step(one, batch) for _ in range(2)]]  # only the first step keeps all, since it is looked at
+    monkeypatch.setattr(Remade, 'of', lambda feat: None)
+    results.append([step(other, batch) for _ in range(2)])
+    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-12)
+
+
+def test_nothing_of_them_is_left_after_the_forward(batch, monkeypatch):
+    storages = []
+    collect = FeatureTap._collect
+
+    def watched(self, tap, *args):
+        collect(self, tap, *args)
+        if self.arrive is not None:
+            storages.append((str(tap), StorageWeakRef(self.maps[tap].untyped_storage())))
+
+    def alive():
+        return [name for name, storage in storages if not storage.expired()]
+
+    model = still()
+    step(model, batch)
+    monkeypatch.setattr(FeatureTap, '_collect', watched)
+    norm = model.backbone.bn
+    seen = []
+    norm.register_forward_pre_hook(lambda *_: seen.append(alive()))
+    losses = model(**batch, mode='loss')
+    assert seen[-1] == [TAPS[1]]  # the shallowest is done with, since both maps of its pair have come
+    assert alive() == []
+    with monkeypatch.context() as patch:
+        patch.setattr(Remade, 'of', lambda feat: None)
+        storages.clear()
+        losses = model(**batch, mode='loss')
+    assert alive() == list(TAPS)  # for the connectors' statistics
+    del losses
+
+
+def test_maps_that_another_loss_wants_stay(batch):
+    at = dict(type='mmlckd.AttentionTransferLoss', connectors=True)
+    ofd = dict(type='mmlckd.OFDLoss', connectors=True)
+    torch.manual_seed(0)
+    model = build(losses=dict(at=at, ofd=ofd)).train().double()
+    model.distiller.teacher.load()
+    results = [step(model, batch)[0] for _ in range(2)]
+    assert all(value.isfinite() for losses in results for value in losses.values())

@@ -6,61 +6,10 @@ import weakref
 
 import pytest
 import torch
-from test_comparison import batch, scope, step, still  # noqa: F401  # fixtures
-from test_lipschitz_distiller import TAPS, build
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from mmlckd.distillers.remade import Kept, Remade
-from mmlckd.taps import FeatureTap
-
-
-def test_the_step_is_that_of_maps_that_are_kept(batch, monkeypatch):  # noqa: F811
-    one, other = still(), still()
-    results = [[step(one, batch) for _ in range(2)]]  # only the first step keeps all, since it is looked at
-    monkeypatch.setattr(Remade, 'of', lambda feat: None)
-    results.append([step(other, batch) for _ in range(2)])
-    torch.testing.assert_close(*results, rtol=1e-9, atol=1e-12)
-
-
-def test_nothing_of_them_is_left_after_the_forward(batch, monkeypatch):  # noqa: F811
-    storages = []
-    collect = FeatureTap._collect
-
-    def watched(self, tap, *args):
-        collect(self, tap, *args)
-        if self.arrive is not None:
-            storages.append((str(tap), StorageWeakRef(self.maps[tap].untyped_storage())))
-
-    def alive():
-        return [name for name, storage in storages if not storage.expired()]
-
-    model = still()
-    step(model, batch)
-    monkeypatch.setattr(FeatureTap, '_collect', watched)
-    norm = model.backbone.bn
-    seen = []
-    norm.register_forward_pre_hook(lambda *_: seen.append(alive()))
-    losses = model(**batch, mode='loss')
-    assert seen[-1] == [TAPS[1]]  # the shallowest is done with, since both maps of its pair have come
-    assert alive() == []
-    with monkeypatch.context() as patch:
-        patch.setattr(Remade, 'of', lambda feat: None)
-        storages.clear()
-        losses = model(**batch, mode='loss')
-    assert alive() == list(TAPS)  # for the connectors' statistics
-    del losses
-
-
-def test_maps_that_another_loss_wants_stay(batch):  # noqa: F811
-    at = dict(type='mmlckd.AttentionTransferLoss', connectors=True)
-    ofd = dict(type='mmlckd.OFDLoss', connectors=True)
-    torch.manual_seed(0)
-    model = build(losses=dict(at=at, ofd=ofd)).train().double()
-    model.distiller.teacher.load()
-    results = [step(model, batch)[0] for _ in range(2)]
-    assert all(value.isfinite() for losses in results for value in losses.values())
 
 
 class Block(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import logging
 import os
 import time
@@ -53,7 +54,7 @@ def init_processes(config: Config) -> None:
     os.environ.setdefault('MASTER_ADDR', '127.0.0.1')
     os.environ.setdefault('MASTER_PORT', '29500')
     torch.distributed.init_process_group('gloo')
-    atexit.register(_leave_group)
+    atexit.register(leave_group)
     if config.get('model_wrapper_cfg') is None:
         config.model_wrapper_cfg = dict(
             type='MMDistributedDataParallel',
@@ -70,12 +71,16 @@ def init_processes(config: Config) -> None:
         )
 
 
-def _leave_group() -> None:
-    """Leave the group before the interpreter ends.
+def leave_group() -> None:
+    """Leave a gloo group before the interpreter ends.
 
-    gloo's worker may need the GIL to free its last tensor; during shutdown that aborts the process.
+    gloo's worker needs the GIL to free its last tensor; during the interpreter's shutdown that aborts the process.
+    The worker ends with the group, and the group with the last graph and the last model that hold it.
+
+    Source: this project.
     """
     time.sleep(0.2)  # the GIL is free meanwhile
+    gc.collect()
     torch.distributed.destroy_process_group()
 
 

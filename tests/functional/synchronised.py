@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+
 import torch
 from torch import distributed, nn
 
+from mmlckd.cli.processes import leave_group
 from mmlckd.distillers.connectors import Connector
 from mmlckd.functional import AffineMap, folded, partial_squared_distance
 
 distributed.init_process_group('gloo')
+atexit.register(leave_group)
 rank = distributed.get_rank()
 torch.manual_seed(0)
 weight = torch.randn(7, 4, dtype=torch.float64, requires_grad=True)
@@ -35,5 +39,3 @@ small = torch.randn((64, 1)[rank], 4, 1, 1, dtype=torch.float64, requires_grad=T
 connected = connector.fold(small)
 assert isinstance(connected, AffineMap)
 torch.autograd.grad(connected.dense().square().sum(), small)
-distributed.barrier()
-distributed.destroy_process_group()

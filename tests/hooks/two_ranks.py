@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
 
 import torch
@@ -11,7 +12,10 @@ from small_network import Model
 from torch import distributed
 from torch.utils.data import DataLoader
 
+from mmlckd.cli.processes import leave_group
+
 distributed.init_process_group('gloo')
+atexit.register(leave_group)
 torch.manual_seed(0)
 model = Model()
 generator = torch.Generator().manual_seed(get_rank())

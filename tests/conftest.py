@@ -82,6 +82,14 @@ def run(*command, cwd=ROOT, **environment):
     return subprocess.run([program, *command], cwd=cwd, text=True, capture_output=True, env=environment)
 
 
+def run_two_ranks(script, *arguments):
+    """Run a script on two processes, at a port that is free."""
+    folders = os.pathsep.join(map(str, (ROOT, script.parent, ROOT / 'tests')))
+    launcher = ('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2')
+    result = run(*launcher, script, *arguments, PYTHONPATH=folders)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
 def stock_tool(host, name):
     """A tool as a host library ships it."""
     return Path(importlib.import_module(host).__file__).parent / f'.mim/tools/{name}.py'

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import run
+from conftest import run_two_ranks
 from torch import nn
 from torch.func import jvp
 
@@ -264,7 +264,6 @@ def test_folding_pays_where_positions_are_many():
     assert not pays(torch.empty(2, 8, 4, 4), nn.GroupNorm(1, 3))
 
 
+@pytest.mark.process
 def test_synchronised_norms_see_the_batches_of_all_processes():
-    script = Path(__file__).with_name('synchronised.py')
-    result = run('-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=29588', script)
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_two_ranks(Path(__file__).with_name('synchronised.py'))

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT, run
+from conftest import run_two_ranks
 from mmcv.cnn import build_conv_layer
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -354,14 +354,4 @@ def test_two_hooks_are_refused(tmp_path):
 
 @pytest.mark.process
 def test_two_ranks_stay_one_model(tmp_path):
-    folder = Path(__file__).parent
-    result = run(
-        '-m',
-        'torch.distributed.run',
-        '--nproc_per_node=2',
-        '--master_port=29587',
-        folder / 'two_ranks.py',
-        tmp_path,
-        PYTHONPATH=f'{ROOT}:{folder.parent}',
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_two_ranks(Path(__file__).with_name('two_ranks.py'), tmp_path)

@@ -21,6 +21,7 @@ from .random_state_hook import RandomStateHook
 from .safe_checkpoint_hook import SafeCheckpointHook
 
 EXIT_CODE = 128 + signal.SIGTERM  # 143, as shells report a process that SIGTERM ended
+EVALUATED_ALONE = 10  # iterations of an evaluation after which ranks agree whether to go on
 
 
 @HOOKS.register_module()
@@ -28,12 +29,14 @@ class PreemptionHook(Hook):
     """When one rank gets SIGTERM, all write a checkpoint together and exit with code 143; ``--resume`` goes on from it.
 
     The checkpoint, ``preempted.pth``, is written after the running iteration; with accumulated gradients, after the
-    optimizer's next step. An evaluation that follows a checkpoint is left at once, and done again after the resume; any
-    other is finished first. Further signals change nothing. Before training and after it, SIGTERM does what it does to
-    any process.
+    optimizer's next step. An evaluation that follows a checkpoint is left, and done again after the resume. Any other
+    is finished first. Further signals change nothing. Before training and after it, SIGTERM does what it does to any
+    process.
 
-    Ranks agree once an iteration through a gloo group of one number, which does not wait for the GPU. Slurm sends
-    SIGTERM to the workers of data loaders too; they ignore it, unless it comes from their parent.
+    Ranks agree through a gloo group of one number, which does not wait for the GPU: once an iteration of training, and
+    every ten iterations of an evaluation, where they would otherwise not wait for each other. A single process leaves
+    an evaluation at once. Slurm sends SIGTERM to the workers of data loaders too; they ignore it, unless it comes from
+    their parent.
 
     Raises:
         ValueError: The run has no :class:`SafeCheckpointHook` to write with.
@@ -46,6 +49,8 @@ class PreemptionHook(Hook):
     def __init__(self) -> None:
         self.noticed = False
         self._group = None
+        self._checkpoints: SafeCheckpointHook | None = None
+        self._shared_iters = 0  # of an evaluation: as many as the rank with the smallest share has
 
     def before_train(self, runner) -> None:
         hooks = {type(hook): hook for hook in runner.hooks}
@@ -56,9 +61,11 @@ class PreemptionHook(Hook):
                 'PreemptionHook finds no SafeCheckpointHook to write with: set default_hooks.checkpoint.type to '
                 'mmlckd.SafeCheckpointHook, or leave PreemptionHook out'
             )
-        self._checkpoints: SafeCheckpointHook = checkpoints
+        self._checkpoints = checkpoints
         if get_world_size() > 1:
             self._group = distributed.new_group(backend='gloo')
+            length = 0 if runner.val_loop is None else len(runner.val_loop.dataloader)
+            self._shared_iters = self._over_ranks(length, distributed.ReduceOp.MIN)
         for loop in (runner.train_loop, runner.val_loop):
             if loop is not None:
                 loop.dataloader.worker_init_fn = partial(_heed_only_the_parent, loop.dataloader.worker_init_fn)
@@ -70,8 +77,12 @@ class PreemptionHook(Hook):
             self._leave(runner, dict(epoch=runner.epoch, iter=runner.iter + 1))
 
     def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        if self.noticed and self._checkpoints.saved_iter == runner.iter:
-            _exit(runner, str(self._checkpoints.last_ckpt))
+        """Leave, unless an iteration of training has no checkpoint yet."""
+        if self._checkpoints is None or self._checkpoints.saved_iter != runner.iter:
+            return
+        together = batch_idx < self._shared_iters and (batch_idx + 1) % EVALUATED_ALONE == 0
+        if (self._group is None or together) and self._agreed():
+            self._exit(runner, str(self._checkpoints.last_ckpt))
 
     def after_val_epoch(self, runner, metrics=None) -> None:
         if self._agreed():
@@ -85,26 +96,28 @@ class PreemptionHook(Hook):
 
     def _agreed(self) -> bool:
         """Whether any rank has been told to end; the same answer on all."""
+        return bool(self._over_ranks(int(self.noticed), distributed.ReduceOp.MAX))
+
+    def _over_ranks(self, number: int, which: distributed.ReduceOp.RedOpType) -> int:
         if self._group is None:
-            return self.noticed
-        noticed = torch.tensor(int(self.noticed))
-        distributed.all_reduce(noticed, distributed.ReduceOp.MAX, self._group)
-        return bool(noticed)
+            return number
+        result = torch.tensor(number)
+        distributed.all_reduce(result, which, self._group)
+        return int(result)
 
     def _leave(self, runner, meta: dict) -> None:
+        assert self._checkpoints is not None
         if self._random_states is not None:
             self._random_states.pause()
-        path = self._checkpoints.save_preempted(runner, meta)
+        self._exit(runner, self._checkpoints.save_preempted(runner, meta))
+
+    def _exit(self, runner, checkpoint: str) -> None:
         if self._group is not None:
             distributed.barrier(self._group)  # launchers kill all ranks when the first one ends
-        _exit(runner, path)
-
-
-def _exit(runner, checkpoint: str) -> None:
-    runner.logger.warning(f'ended by SIGTERM; {checkpoint} is what --resume goes on from')
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Python gives the default back while it ends, which kills
-    runner.visualizer.close()
-    sys.exit(EXIT_CODE)
+        runner.logger.warning(f'ended by SIGTERM; {checkpoint} is what --resume goes on from')
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Python gives the default back while it ends, which kills
+        runner.visualizer.close()
+        sys.exit(EXIT_CODE)
 
 
 def _around_fork(then: int, child: bool = False) -> None:

@@ -10,9 +10,11 @@ import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from conftest import run_two_ranks
 from mmengine.hooks import Hook
 from short_run import SAFE, Accuracy, names, training
 
@@ -237,7 +239,7 @@ def test_no_rank_leaves_before_the_checkpoint_is_written(tmp_path, monkeypatch):
         new_group=lambda backend: object(),
         all_reduce=lambda *_: None,
         barrier=lambda group: waited.append(names(tmp_path)),
-        ReduceOp=SimpleNamespace(MAX=None),
+        ReduceOp=SimpleNamespace(MIN=None, MAX=None),
     )
     monkeypatch.setattr('mmlckd.resumability.preemption_hook.distributed', ranks)
     monkeypatch.setattr('mmlckd.resumability.preemption_hook.get_world_size', lambda: 2)
@@ -248,6 +250,14 @@ def test_no_rank_leaves_before_the_checkpoint_is_written(tmp_path, monkeypatch):
     finally:
         signal.signal(signal.SIGTERM, before)
     assert waited == [['preempted.pth']]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize('lengths, left_at', [((45, 40), 10), ((5, 40), None)])
+def test_ranks_leave_an_evaluation_together(lengths, left_at, tmp_path):
+    """One of them is told to end in its third iteration; the other would wait for its results in vain."""
+    run_two_ranks(Path(__file__).with_name('told_to_end.py'), tmp_path, *lengths, left_at or 0)
+    assert names(tmp_path) == ['epoch_1.pth'] if left_at else ['epoch_1.pth', 'preempted.pth']
 
 
 class Forking(PreemptionHook):

@@ -138,9 +138,12 @@ def equal(one, other) -> bool:
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(np.array_equal(one, other))
 
 
-def sound(row: dict) -> bool:
-    code = dict(SIGKILL=-signal.SIGKILL, SIGTERM=143)[row['signal']]
-    return not row['differs'] and row['resumed_from'] >= row['last_checkpoint'] and row['exit_code'] == code
+def sound(row: dict, length: int) -> bool:
+    """Whether a training of so many iterations ended as it should, and went on to the same end."""
+    codes = [dict(SIGKILL=-signal.SIGKILL, SIGTERM=143)[row['signal']]]
+    if (row['fell_in'], row['fell_at']) == ('evaluated', length):
+        codes.append(0)  # nothing was left to do
+    return not row['differs'] and row['resumed_from'] >= row['last_checkpoint'] and row['exit_code'] in codes
 
 
 def main(args):
@@ -203,7 +206,8 @@ def main(args):
     )
     AtomicBackend().put_text(json.dumps(record, indent=1) + '\n', args.out)
     console.print(f'this table as data: [bold]{args.out}[/bold]')
-    bad = [i + 1 for i, row in enumerate(rows) if not sound(row)]
+    length = reference.events[-1].iter
+    bad = [i + 1 for i, row in enumerate(rows) if not sound(row, length)]
     if bad:
         raise ValueError(
             f'{len(bad)} of {len(rows)} trainings were not resumed as they should be: {", ".join(map(str, bad))}'

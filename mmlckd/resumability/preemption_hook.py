@@ -85,7 +85,8 @@ class PreemptionHook(Hook):
             self._exit(runner, str(self._checkpoints.last_ckpt))
 
     def after_val_epoch(self, runner, metrics=None) -> None:
-        if self._agreed():
+        over = runner.iter >= runner.max_iters  # nothing is left to be resumed
+        if not over and self._agreed():
             self._leave(runner, dict(epoch=runner.epoch, iter=runner.iter))
 
     def after_train(self, runner) -> None:

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -250,6 +251,31 @@ def test_no_rank_leaves_before_the_checkpoint_is_written(tmp_path, monkeypatch):
     finally:
         signal.signal(signal.SIGTERM, before)
     assert waited == [['preempted.pth']]
+
+
+class TerminatedAfterEvaluation(PreemptionHook):
+    """The process gets SIGTERM when an evaluation has ended."""
+
+    def after_val_epoch(self, runner, metrics=None):
+        if runner.epoch == self.epoch:
+            os.kill(os.getpid(), signal.SIGTERM)
+        super().after_val_epoch(runner, metrics)
+
+
+def test_a_training_that_is_over_ends_as_any(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    for epoch, ended, left in [
+        (1, pytest.raises(SystemExit, match='143'), ['epoch_1.pth', 'preempted.pth']),
+        (2, nullcontext(), ['epoch_1.pth', 'epoch_2.pth']),
+    ]:
+        hook = TerminatedAfterEvaluation()
+        hook.epoch = epoch
+        try:
+            with ended:
+                training(tmp_path / str(epoch), [hook], SAFE, validate=True, max_epochs=2).train()
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        assert names(tmp_path / str(epoch)) == left
 
 
 @pytest.mark.process

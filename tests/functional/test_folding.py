@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import run_two_ranks
 from torch import nn
 from torch.func import jvp
 
@@ -262,8 +260,3 @@ def test_folding_pays_where_positions_are_many():
     assert not pays(torch.empty(2, 8, 4, 4), nn.BatchNorm2d(3, affine=False))
     assert not pays(torch.empty(2, 8, 4, 4), nn.BatchNorm2d(3, track_running_stats=False))
     assert not pays(torch.empty(2, 8, 4, 4), nn.GroupNorm(1, 3))
-
-
-@pytest.mark.process
-def test_synchronised_norms_see_the_batches_of_all_processes():
-    run_two_ranks(Path(__file__).with_name('synchronised.py'))

@@ -82,8 +82,8 @@ def moments(args, events: list[Event]) -> list[dict]:
     ]
 
 
-def strike(args, folder: Path, moment: dict, seconds: dict[str, float]) -> dict:
-    """Train, strike, resume; what became of it."""
+def strike(args, folder: Path, moment: dict, seconds: dict[str, float], end: Event) -> dict:
+    """Train, strike, resume; what became of it. ``end`` is the last event of a training that nothing strikes."""
     killed = Training(args, folder)
     killed.until(moment['phase'], moment['iter'])
     time.sleep(moment['part'] * seconds[moment['phase']])
@@ -102,6 +102,7 @@ def strike(args, folder: Path, moment: dict, seconds: dict[str, float]) -> dict:
         fell_at=at.iter,
         milliseconds=1000 * (struck - at.time),
         exit_code=code,
+        finished=killed.events[-1][:2] == end[:2],
         half_written=parts,
         last_checkpoint=written,
         resumed_from=start,
@@ -138,11 +139,10 @@ def equal(one, other) -> bool:
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(np.array_equal(one, other))
 
 
-def sound(row: dict, length: int) -> bool:
-    """Whether a training of so many iterations ended as it should, and went on to the same end."""
-    codes = [dict(SIGKILL=-signal.SIGKILL, SIGTERM=143)[row['signal']]]
-    if (row['fell_in'], row['fell_at']) == ('evaluated', length):
-        codes.append(0)  # nothing was left to do
+def sound(row: dict) -> bool:
+    # Once a training is over, SIGTERM does what it does to any process.
+    told = [0, -signal.SIGTERM] if row['finished'] else [143]
+    codes = dict(SIGKILL=[-signal.SIGKILL], SIGTERM=told)[row['signal']]
     return not row['differs'] and row['resumed_from'] >= row['last_checkpoint'] and row['exit_code'] in codes
 
 
@@ -159,7 +159,7 @@ def main(args):
         raise ValueError(f'the uninterrupted training failed: {args.work_dir / "uninterrupted.log"} says why')
     seconds = durations(reference.events)
     rows = [
-        strike(args, args.work_dir / f'struck_{i:02}', moment, seconds)
+        strike(args, args.work_dir / f'struck_{i:02}', moment, seconds, reference.events[-1])
         for i, moment in enumerate(
             track(moments(args, reference.events), 'training, killing, resuming', console=console)
         )
@@ -206,8 +206,7 @@ def main(args):
     )
     AtomicBackend().put_text(json.dumps(record, indent=1) + '\n', args.out)
     console.print(f'this table as data: [bold]{args.out}[/bold]')
-    length = reference.events[-1].iter
-    bad = [i + 1 for i, row in enumerate(rows) if not sound(row, length)]
+    bad = [i + 1 for i, row in enumerate(rows) if not sound(row)]
     if bad:
         raise ValueError(
             f'{len(bad)} of {len(rows)} trainings were not resumed as they should be: {", ".join(map(str, bad))}'

@@ -254,7 +254,11 @@ def test_no_rank_leaves_before_the_checkpoint_is_written(tmp_path, monkeypatch):
 
 
 class TerminatedAfterEvaluation(PreemptionHook):
-    """The process gets SIGTERM when an evaluation has ended."""
+    """The process gets SIGTERM when the evaluation of an epoch has ended."""
+
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
 
     def after_val_epoch(self, runner, metrics=None):
         if runner.epoch == self.epoch:
@@ -262,28 +266,31 @@ class TerminatedAfterEvaluation(PreemptionHook):
         super().after_val_epoch(runner, metrics)
 
 
-def test_a_training_that_is_over_ends_as_any(tmp_path):
-    before = signal.getsignal(signal.SIGTERM)
-    for epoch, ended, left in [
+@pytest.mark.parametrize(
+    'epoch, ended, left',
+    [
         (1, pytest.raises(SystemExit, match='143'), ['epoch_1.pth', 'preempted.pth']),
         (2, nullcontext(), ['epoch_1.pth', 'epoch_2.pth']),
-    ]:
-        hook = TerminatedAfterEvaluation()
-        hook.epoch = epoch
-        try:
-            with ended:
-                training(tmp_path / str(epoch), [hook], SAFE, validate=True, max_epochs=2).train()
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        assert names(tmp_path / str(epoch)) == left
+    ],
+)
+def test_a_training_that_is_over_ends_as_any(epoch, ended, left, tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with ended:
+            training(tmp_path, [TerminatedAfterEvaluation(epoch)], SAFE, validate=True, max_epochs=2).train()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert names(tmp_path) == left
 
 
 @pytest.mark.process
-@pytest.mark.parametrize('lengths, left_at', [((45, 40), 10), ((5, 40), None)])
-def test_ranks_leave_an_evaluation_together(lengths, left_at, tmp_path):
+@pytest.mark.parametrize(
+    'lengths, left_at, left', [((45, 40), 10, ['epoch_1.pth']), ((5, 40), 0, ['epoch_1.pth', 'preempted.pth'])]
+)
+def test_ranks_leave_an_evaluation_together(lengths, left_at, left, tmp_path):
     """One of them is told to end in its third iteration; the other would wait for its results in vain."""
-    run_two_ranks(Path(__file__).with_name('told_to_end.py'), tmp_path, *lengths, left_at or 0)
-    assert names(tmp_path) == ['epoch_1.pth'] if left_at else ['epoch_1.pth', 'preempted.pth']
+    run_two_ranks(Path(__file__).with_name('told_to_end.py'), tmp_path, *lengths, left_at)
+    assert names(tmp_path) == left
 
 
 class Forking(PreemptionHook):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import functools
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -19,6 +22,17 @@ from .fields import teacher_fields
 from .teacher_weights import Zeros, give_weights
 
 PRECISIONS = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
+
+
+@functools.cache
+def _runs_on_cpu(precision: str) -> bool:
+    """Whether this processor computes in 'bf16' or 'fp16'. If not, it says once that the teacher runs in fp32."""
+    ask = getattr(torch.ops.mkldnn, f'_is_mkldnn_{precision}_supported', None)
+    able = torch.backends.mkldnn.is_available() and ask is not None and ask()
+    if not able:
+        message = f'this processor only emulates {precision}, which is slower than fp32: the teacher runs in fp32'
+        print_log(message, 'current', logging.WARNING)
+    return able
 
 
 class FrozenTeacher:
@@ -35,7 +49,8 @@ class FrozenTeacher:
             - ``norm_stats``: 'running', or 'batch' to let batch norms normalise by the batch's statistics, as OFD and
               LONDON do; running statistics are never touched;
             - ``precision``: 'bf16' or 'fp16' runs the teacher alone under autocast of that type, 'fp32' keeps it out of
-              one; None is as the student runs. bf16 pays where the processor has units for it, fp16 on GPUs.
+              one; None is as the student runs. bf16 pays where the processor has units for it, fp16 on GPUs. A CPU
+              that only emulates the type runs the teacher in fp32, with a warning.
 
             A built model is frozen in place; without a checkpoint it keeps its weights.
         name: Its name among several teachers, for messages.
@@ -170,6 +185,6 @@ class FrozenTeacher:
     def _autocast(self, device: str) -> AbstractContextManager:
         if self.precision is None:
             return nullcontext()
-        if self.precision == 'fp32':
+        if self.precision == 'fp32' or (device == 'cpu' and not _runs_on_cpu(self.precision)):
             return torch.autocast(device, enabled=False)
         return torch.autocast(device, PRECISIONS[self.precision])

@@ -170,7 +170,8 @@ class Cell:
             path, run_dir = folder / 'record.json', folder / 'run'
             if path.is_file():
                 return json.loads(path.read_text())
-            config = self.config()
+            # Unformatted: yapf takes as long as ten steps, for every checkpoint and at every start.
+            config = Config(self.config().to_dict(), format_python_code=False)
             config.work_dir = str(run_dir)
             last = newest_checkpoint(run_dir)
             if last:

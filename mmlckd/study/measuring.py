@@ -54,9 +54,10 @@ def measure(runner: Runner, changes: Changes | None = None) -> dict[str, float]:
         changes: What is done to the images, kind to strengths; without it, all that a study reports of the task.
     """
     _take_averages(runner)
-    result = dict(test=result_of(runner.test()))
     if runner.cfg.get('default_scope') == 'mmpretrain':
-        return {**result, 'train': _train_accuracy(runner), **_classified(runner, changes or CLASSIFIED)}
+        with evaluating(runner.model):
+            return {**_classified(runner, changes or CLASSIFIED), 'train': _train_accuracy(runner)}
+    result = dict(test=result_of(runner.test()))
     for kind, strengths in (changes or DENSE).items():
         for strength in strengths:
             with _changed_inputs(runner.model.data_preprocessor, kind, strength):
@@ -111,22 +112,27 @@ def _train_accuracy(runner: Runner) -> float:
 
 
 def _classified(runner: Runner, changes: Changes) -> dict[str, float]:
-    """What is measured of a classifier on the test images, as a function of pixel values."""
-    with evaluating(runner.model):
-        view = pixel_view(runner.model, list(runner.test_dataloader))
-        if view.labels is None:
-            raise ValueError('a test image has not one label: a study measures classifiers with one label an image')
-        images, labels = torch.cat(view.images), torch.cat(view.labels)
-        order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))  # test files may go by class
-        changed, attacked, points = (order[:count] for count in (CHANGED, ATTACKED, POINTS))
-        many, few = ({kind: changes[kind] for kind in changes if (kind == 'pgd') is costly} for costly in (False, True))
-        batches = [(images[part], labels[part]) for part in changed.split(len(view.images[0]))]
-        accuracies = robust_accuracy(view.function, batches, many)
-        accuracies.update(robust_accuracy(view.function, [(images[attacked], labels[attacked])], few))
-        local = local_lipschitz(view.function, images[points])
-        with torch.no_grad():
-            logits = torch.cat([view.function(batch) for batch in view.images])
-    result = {
+    """What is measured of a classifier on the test images, as a function of pixel values.
+
+    Its test result too, since the images are read and run but once.
+    """
+    view = pixel_view(runner.model, list(runner.test_dataloader))
+    if view.labels is None:
+        raise ValueError('a test image has not one label: a study measures classifiers with one label an image')
+    images, labels = torch.cat(view.images), torch.cat(view.labels)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))  # test files may go by class
+
+    def batches(count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        return [(images[part], labels[part]) for part in order[:count].split(len(view.images[0]))]
+
+    many, few = ({kind: changes[kind] for kind in changes if (kind == 'pgd') is costly} for costly in (False, True))
+    accuracies = robust_accuracy(view.function, batches(CHANGED), many)
+    accuracies.update(robust_accuracy(view.function, batches(ATTACKED), few))
+    local = local_lipschitz(view.function, images[order[:POINTS]])
+    with torch.no_grad():
+        logits = torch.cat([view.function(batch) for batch in view.images])
+    result = dict(test=round(100 * (logits.argmax(1) == labels).double().mean().item(), 4))
+    result |= {
         f'{TITLES.get(kind, kind)} {strength:g}': value
         for kind, values in accuracies.items()
         for strength, value in zip(changes[kind], values)

@@ -15,7 +15,7 @@ from test_lipschitz_distiller import KD, LIPSCHITZ, TAPS, build, wrn
 from torch import nn
 
 from mmlckd.cli.prerequisites import needed_paths
-from mmlckd.distillers import FrozenTeacher, first_step
+from mmlckd.distillers import FrozenTeacher, first_step, frozen_teacher
 from mmlckd.losses.ofd_loss import relu_margin
 from mmlckd.registry import MODELS
 
@@ -263,6 +263,25 @@ def test_a_built_teacher_is_laid_out_as_any_other():
         teacher.load()
         weight = teacher.model.backbone.layer2[0].conv1.weight
         assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    'precision, native, dtype',
+    [('bf16', True, torch.bfloat16), ('bf16', False, torch.float32), ('fp16', False, torch.float32)],
+)
+def test_a_processor_that_emulates_a_type_runs_the_teacher_in_fp32(monkeypatch, batch, precision, native, dtype):
+    said, seen = [], []
+    monkeypatch.setattr(frozen_teacher, 'print_log', lambda message, *args: said.append(message))
+    monkeypatch.setattr(torch.ops.mkldnn, f'_is_mkldnn_{precision}_supported', lambda: native, raising=False)
+    frozen_teacher._runs_on_cpu.cache_clear()
+    model = build(teacher=dict(model=wrn(2), precision=precision), losses=dict(lipschitz=LIPSCHITZ)).train()
+    model.distiller.teacher.model.backbone.layer2.register_forward_hook(lambda *args: seen.append(args[-1].dtype))
+    for _ in range(2):
+        model(**batch, mode='loss')
+    frozen_teacher._runs_on_cpu.cache_clear()
+    assert seen == 2 * [dtype]
+    message = f'this processor only emulates {precision}, which is slower than fp32: the teacher runs in fp32'
+    assert said.count(message) == (0 if native else 1)
 
 
 @pytest.mark.parametrize('dtype', [torch.int8, torch.int64, torch.bool])

@@ -140,7 +140,7 @@ def test_changes_and_the_learning_rate_reach_the_config():
     method = ('kd', 'wide', 'long')
     config = Cell('digits', DIGITS, method, {}, dict(kd=0.5, lr=0.3), 0, changes=changes).config()
     assert config.model.student.backbone.widen_factor == 2 and list(config.model.losses) == ['kd']
-    assert (config.train_cfg.max_epochs, config.param_scheduler.T_max, config.train_cfg.val_interval) == (80, 80, 20)
+    assert (config.train_cfg.max_epochs, config.param_scheduler.T_max, config.train_cfg.val_interval) == (80, 80, 80)
     assert config.optim_wrapper.optimizer.lr == 0.3
     alone = Cell('digits', DIGITS, ('wide',), {}, {}, 0, changes=changes)
     assert alone.config().model.type == 'ImageClassifier' and alone.config().model.backbone.widen_factor == 2

@@ -11,7 +11,7 @@ model = dict(
     _delete_=True,
     type='mmlckd.LipschitzDistiller',
     student={{_base_.model}},
-    teacher=dict(config=teacher_config, checkpoint=teacher_checkpoint, norm_stats='batch'),
+    teacher=dict(config=teacher_config, checkpoint=teacher_checkpoint, norm_stats='batch', precision='bf16'),
     taps=['backbone.layer2.0.bn1', 'backbone.layer3.0.bn1', 'backbone.bn'],
     view=dict(type='mmlckd.MixedView'),
     losses=dict(

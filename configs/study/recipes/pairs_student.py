@@ -14,5 +14,5 @@ test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(32, 
 train_dataloader = dict(dataset=dict(data_root=data_root, ann_file='meta/train_300.txt', pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(data_root=data_root, pipeline=test_pipeline))
 test_dataloader = dict(dataset=dict(data_root=data_root, pipeline=test_pipeline))
-train_cfg = dict(max_epochs=28, val_interval=7)
+train_cfg = dict(max_epochs=28, val_interval=28)
 param_scheduler = dict(T_max=28)

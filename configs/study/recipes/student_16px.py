@@ -8,8 +8,9 @@ train_pipeline = [
 ]
 test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=16), dict(type='PackInputs')]
 train_dataloader = dict(dataset=dict(serialize_data=False, pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(serialize_data=False, pipeline=test_pipeline))
-test_dataloader = dict(dataset=dict(serialize_data=False, pipeline=test_pipeline))
-train_cfg = dict(max_epochs=40, val_interval=10)
+# Batches that fit into a processor's cache are evaluated twice as fast.
+val_dataloader = dict(batch_size=50, dataset=dict(serialize_data=False, pipeline=test_pipeline))
+test_dataloader = dict(batch_size=50, dataset=dict(serialize_data=False, pipeline=test_pipeline))
+train_cfg = dict(max_epochs=40, val_interval=40)
 param_scheduler = dict(T_max=40)
 default_hooks = dict(checkpoint=dict(interval=20, max_keep_ckpts=1))

@@ -34,9 +34,10 @@ def local_lipschitz(function: Callable[[Tensor], Tensor], inputs: Tensor, num_it
     Source: this project; the Lipschitz constant as the supremum of the gradient norm is LONDON's section 3 (ICCV 2021).
     """
 
+    _, pull_back = vjp(function, inputs)
+
     def normal(rows: Tensor) -> Tensor:
         _, image = jvp(function, (inputs,), (rows.view_as(inputs),))
-        _, pull_back = vjp(function, inputs)
         return pull_back(image)[0].flatten(1).unsqueeze(1)
 
     size = inputs[0].numel()

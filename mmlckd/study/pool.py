@@ -17,14 +17,20 @@ import torch
 
 from .cell import Cell, method_title
 
+# What a cell would import otherwise, at its start or on the way. Names that do not exist are passed over.
 _IMPORTED = [
     'torch',
+    'torch._decomp.decompositions_for_jvp',
+    'torchvision.transforms.functional',
     'scipy.stats',
     'matplotlib.pyplot',
     'mmengine.runner',
     'mmengine.visualization',
     'mmcv',
+    'distutils.errors',
     'mmlckd.study',
+    'mmlckd.backbones',
+    'mmlckd.hooks',
 ]
 
 
@@ -86,7 +92,8 @@ def _context(scopes: set[str], threads: int) -> multiprocessing.context.ForkServ
     # MMEngine's import asks whether there is a GPU. Asked of CUDA, forks could not use it.
     os.environ.setdefault('PYTORCH_NVML_BASED_CUDA_CHECK', '1')
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload([*_IMPORTED, *(f'{scope}.models' for scope in scopes)])
+    parts = ('models', 'datasets', 'engine', 'visualization')
+    context.set_forkserver_preload([*_IMPORTED, *(f'{scope}.{part}' for scope in scopes for part in parts)])
     return context
 
 

@@ -26,7 +26,7 @@ PRECISIONS = dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)
 
 @functools.cache
 def _runs_on_cpu(precision: str) -> bool:
-    """Whether this processor computes in 'bf16' or 'fp16'. If not, it says once that the teacher runs in fp32."""
+    """Whether torch has kernels in 'bf16' or 'fp16' for this processor. If not, a warning says so once."""
     ask = getattr(torch.ops.mkldnn, f'_is_mkldnn_{precision}_supported', None)
     able = torch.backends.mkldnn.is_available() and ask is not None and ask()
     if not able:
@@ -50,7 +50,7 @@ class FrozenTeacher:
               LONDON do; running statistics are never touched;
             - ``precision``: 'bf16' or 'fp16' runs the teacher alone under autocast of that type, 'fp32' keeps it out of
               one; None is as the student runs. bf16 pays where the processor has units for it, fp16 on GPUs. A CPU
-              that only emulates the type runs the teacher in fp32, with a warning.
+              that torch has no such kernels for runs the teacher in fp32, with a warning.
 
             A built model is frozen in place; without a checkpoint it keeps its weights.
         name: Its name among several teachers, for messages.

@@ -272,6 +272,7 @@ def test_a_built_teacher_is_laid_out_as_any_other():
 def test_a_processor_that_emulates_a_type_runs_the_teacher_in_fp32(monkeypatch, batch, precision, native, dtype):
     said, seen = [], []
     monkeypatch.setattr(frozen_teacher, 'print_log', lambda message, *args: said.append(message))
+    monkeypatch.setattr(torch.backends.mkldnn, 'is_available', lambda: True)
     monkeypatch.setattr(torch.ops.mkldnn, f'_is_mkldnn_{precision}_supported', lambda: native, raising=False)
     frozen_teacher._runs_on_cpu.cache_clear()
     model = build(teacher=dict(model=wrn(2), precision=precision), losses=dict(lipschitz=LIPSCHITZ)).train()

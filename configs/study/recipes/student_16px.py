@@ -8,7 +8,7 @@ train_pipeline = [
 ]
 test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=16), dict(type='PackInputs')]
 train_dataloader = dict(dataset=dict(serialize_data=False, pipeline=train_pipeline))
-# Batches that fit into a processor's cache are evaluated twice as fast.
+# In batches of 50 the student is evaluated almost twice as fast as in batches of 200.
 val_dataloader = dict(batch_size=50, dataset=dict(serialize_data=False, pipeline=test_pipeline))
 test_dataloader = dict(batch_size=50, dataset=dict(serialize_data=False, pipeline=test_pipeline))
 train_cfg = dict(max_epochs=40, val_interval=40)

@@ -19,8 +19,10 @@ import os
 import platform
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from graphlib import TopologicalSorter
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -98,18 +100,40 @@ def origin():
     )
 
 
-def prepare(path, console):
-    """Make the data and the teacher that a config needs, by the commands that it names."""
-    config = read_config(path)
-    for needed in needed_paths(config):
-        command = config.get('prerequisites', {}).get(needed)
-        if command and not is_there(needed):
-            tool, *rest = command.split()[1:]
-            if tool == 'tools/train.py':
-                prepare(rest[0], console)
-            console.print(f'[dim]{tool_command(command)}[/dim]', soft_wrap=True)
-            subprocess.run([sys.executable, find_file(tool), *rest], check=True, stdout=subprocess.DEVNULL)
-    check_prerequisites(config)
+def needed_commands(recipe):
+    """The commands that make what a recipe needs and lacks, each with those that come before it.
+
+    Only tools of this project are run. What else is missing is named by check_prerequisites.
+    """
+    config, commands = read_config(recipe), {}
+    for path in needed_paths(config):
+        command = config.get('prerequisites', {}).get(path, '')
+        if command.startswith('python tools/') and not is_there(path):
+            trained = command.partition(' tools/train.py ')[2]
+            first = needed_commands(trained.split()[0]) if trained else {}
+            commands |= first | {command: set(first)}
+    return commands
+
+
+def run_command(command, threads, console):
+    console.print(f'[dim]{tool_command(command)}[/dim]', soft_wrap=True)
+    tool, *rest = command.split()[1:]
+    environment = {'OMP_NUM_THREADS': str(threads), **os.environ}
+    subprocess.run([sys.executable, find_file(tool), *rest], check=True, stdout=subprocess.DEVNULL, env=environment)
+
+
+def prepare(recipes, jobs, console):
+    """Make the data and the teachers that recipes need, those that do not need each other side by side."""
+    order = TopologicalSorter({k: v for recipe in recipes for k, v in needed_commands(recipe).items()})
+    order.prepare()
+    while order.is_active():
+        ready = order.get_ready()
+        threads = max(1, (os.cpu_count() or 1) // min(jobs, len(ready)))
+        with ThreadPoolExecutor(jobs) as pool:
+            list(pool.map(partial(run_command, threads=threads, console=console), ready))
+        order.done(*ready)
+    for recipe in recipes:
+        check_prerequisites(read_config(recipe))
 
 
 def run_with_progress(cells, args, console, title):
@@ -177,8 +201,7 @@ def main(args):
     path = args.config or PRESETS / f'{args.preset}.py'
     study = restricted(Study(read_config(str(path)), Path(path).stem), args.data, args.methods, args.seeds)
     console = Console(width=None if sys.stdout.isatty() else 160)  # in a file a table is whole
-    for recipe in study.data.values():
-        prepare(recipe, console)
+    prepare(study.data.values(), args.jobs, console)
     if args.select:
         select(study, args, console)
         return

@@ -26,7 +26,7 @@ Changes = Mapping[str, Sequence[float]]
 CLASSIFIED: Changes = dict(
     noise=(16.0, 32.0, 64.0), blur=(0.5, 1.0, 2.0), contrast=(0.5, 0.25, 0.1), fgsm=(2.0, 4.0, 8.0), pgd=(2.0, 4.0, 8.0)
 )
-DENSE: Changes = dict(noise=(16.0, 32.0), blur=(1.0, 2.0))
+DENSE: Changes = dict(noise=(32.0,), blur=(2.0,))
 # How many test images are changed, how many of them suffer PGD, and how many have their local constant taken.
 CHANGED, ATTACKED, POINTS = 1000, 100, 50
 TITLES = dict(fgsm='FGSM', pgd='PGD')

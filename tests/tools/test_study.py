@@ -107,10 +107,46 @@ def test_wrong_input_ends_in_a_sentence(folder, arguments, message):
     assert result.returncode == 1 and message in result.stderr and 'Traceback' not in result.stderr
 
 
-def test_the_examples_of_the_help_can_run():
+@pytest.fixture(scope='module')
+def tool():
     spec = importlib.util.spec_from_file_location('study_tool', ROOT / 'tools/study.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_data_and_teachers_are_made_first_and_once(tool, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prepare, train = 'python tools/prepare_digit_scenes.py', 'python tools/train.py configs/demo/'
+    made = {
+        prepare: 'data/digit_scenes/VOCdevkit/VOC2012',
+        f'{train}digits_faster_rcnn_r18x32.py': 'work_dirs/digits_faster_rcnn_r18x32/epoch_5.pth',
+        f'{train}digits_deeplabv3plus_r18x32.py': 'work_dirs/digits_deeplabv3plus_r18x32/epoch_2.pth',
+    }
+    ran = []
+
+    def run_command(command, threads, console):
+        ran.append((command, threads))
+        (tmp_path / made[command]).mkdir(parents=True)
+
+    monkeypatch.setattr(tool, 'run_command', run_command)
+    monkeypatch.setattr(tool, 'check_prerequisites', lambda config: None)
+    monkeypatch.setattr(tool.os, 'cpu_count', lambda: 8)
+    recipes = [f'configs/study/recipes/{task}.py' for task in ('detection', 'segmentation', 'detection')]
+    tool.prepare(recipes, 2, None)
+    # one alone has all cores, two share them
+    assert ran[0] == (prepare, 8) and sorted(ran[1:]) == sorted((command, 4) for command in [*made][1:])
+    tool.prepare(recipes, 2, None)
+    assert len(ran) == 3
+
+
+def test_a_command_of_the_shell_is_left_to_the_user(tool, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match='curl'):
+        tool.prepare(['configs/teachers/cifar100_wrn28-4.py'], 2, None)
+
+
+def test_the_examples_of_the_help_can_run(tool):
     lines = [line.split('#')[0].split() for line in tool.__doc__.splitlines()]
     examples = [line[2:] for line in lines if line[1:3] == ['tools/study.py', '--preset']]
     assert len(examples) > 3

@@ -71,7 +71,7 @@ def study_note(records: list[dict], found: list[Contrast]) -> str:
     seeds = ', '.join(map(str, sorted({record['seed'] for record in records})))
     units = 'Results are in %, noise and attacks in pixel values. '
     meanings = {
-        'blur 1': 'Blur is in pixels. ',
+        'blur 2': 'Blur is in pixels. ',
         'local constant': 'Local constants are in logits per pixel value. ',
         'log loss': 'Log loss is in nats, and calibration the expected calibration error in points. ',
     }

@@ -4,6 +4,7 @@ The teacher, the demo's own, saw all 1,000 scenes. The last 200 of them are for 
 """
 _base_ = '../../demo/digits_faster_rcnn_r18x32_to_r18x16.py'
 model = dict(
+    teacher=dict(precision='bf16'),
     losses=dict(
         _delete_=True,
         ofd=dict(type='mmlckd.OFDLoss', loss_weight=1e-4, connectors=True),

@@ -4,6 +4,7 @@ The teacher, the demo's own, saw all 6,000 scenes. The last 200 are for validati
 """
 _base_ = '../../demo/digits_deeplabv3plus_r18x32_to_r18x16.py'
 model = dict(
+    teacher=dict(precision='bf16'),
     losses=dict(
         _delete_=True,
         ofd=dict(type='mmlckd.OFDLoss', loss_weight=1e-4, map_weights=[1 / 4, 1 / 2, 1, 1, 1 / 16], connectors=True),

@@ -1,7 +1,7 @@
 """Compare ways of distilling on data sets, seed by seed, and tell whether differences are more than chance.
 
     python tools/study.py --preset quick
-    python tools/study.py --preset readme              # the README's figure, an hour and a half on two cores
+    python tools/study.py --preset readme              # the README's figure, 1¾ hours on two cores
     python tools/study.py --preset readme --select     # choose the weights anew, on seeds that are not reported
     python tools/study.py --preset quick --data configs/demo/mnist5k_wrn16-2_to_wrn10-1.py --methods kd+ofd kd+ofd+local
     python tools/study.py my/study.py --methods alone kd kd+lipschitz

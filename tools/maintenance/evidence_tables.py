@@ -85,7 +85,9 @@ def study_note(records: list[dict], found: list[Contrast]) -> str:
             f'Differences are paired by seed, with 95 % intervals. p: paired t tests, adjusted for all {tests} of the '
             'table (Holm). Best: the best method with the term against the best without it, both chosen in validation. '
         )
-    return note + (f'torch {records[0]["versions"]["torch"]}, {records[0]["machine"]}, commit {records[0]["commit"]}.')
+    commits = list(dict.fromkeys(record['commit'] for record in records))
+    origin = f'torch {records[0]["versions"]["torch"]}, {records[0]["machine"]}'
+    return f'{note}{origin}, commit{"s" * (len(commits) > 1)} {", ".join(commits)}.'
 
 
 def gain_table(name: str) -> str:

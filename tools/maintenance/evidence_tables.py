@@ -116,6 +116,26 @@ def gain_table(name: str) -> str:
     return f'{table(["", "student trained by", *columns], rows)}\n\n{paragraph(note)}'
 
 
+def rivals_table(name: str) -> str:
+    """A study's guided method against each rival: its cost, and differences in accuracy, under noise and attack."""
+    study = study_record(name)
+    records, guided = with_cost(study['records']), tuple(study['compare'][0][0])
+    groups, measures = by_method(records), ('test', 'noise 32', 'FGSM 8')
+    found = {(c.baseline, c.data): c for c in contrasts(records, study['compare']) if c.method == guided}
+    rows = []
+    for rival in sorted({baseline for baseline, _ in found}, key=[*next(iter(groups.values()))].index):
+        costs = [[statistics.fmean(values(group[name], 'cost')) for name in (guided, rival)] for group in groups.values()]
+        row = [method_title(rival), f'{statistics.fmean(ours / theirs for ours, theirs in costs):.1f}']
+        for measure in measures:
+            rows.append([*row, MEASURES[measure][0], *(gain(found.get((rival, data)), measure) for data in groups)])
+            row = ['', '']
+    note = (
+        f'{method_title(guided)}, against each rival: points, paired by seed, with 95 % intervals. Bold: beyond chance, '
+        "with all tests of the study counted. Cost: in trainings of the rival, mean over the sets."
+    )
+    return f'{table(["against", "cost", "", *groups], rows)}\n\n{paragraph(note)}'
+
+
 def gain(contrast: Contrast | None, measure: str) -> str:
     """A difference with its interval, bold if its adjusted p-value is below 0.05."""
     if contrast is None:

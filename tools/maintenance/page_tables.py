@@ -32,6 +32,7 @@ TABLES = {
     'demo_segmentation': partial(evidence_tables.demo_table, 'segmentation'),
     **{f'study_{name}': partial(evidence_tables.study_tables, name) for name in STUDIES},
     'gain': partial(evidence_tables.gain_table, 'readme'),
+    'rivals': partial(evidence_tables.rivals_table, 'readme'),
     'lipschitz_loss': cost_tables.loss_table,
     'train_step': cost_tables.step_table,
     'gpu': cost_tables.gpu_table,

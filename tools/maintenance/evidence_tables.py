@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from operator import truediv
 from pathlib import Path
 
 from marked_text import item, paragraph, table
@@ -124,14 +125,16 @@ def rivals_table(name: str) -> str:
     found = {(c.baseline, c.data): c for c in contrasts(records, study['compare']) if c.method == guided}
     rows = []
     for rival in sorted({baseline for baseline, _ in found}, key=[*next(iter(groups.values()))].index):
-        costs = [[statistics.fmean(values(group[name], 'cost')) for name in (guided, rival)] for group in groups.values()]
-        row = [method_title(rival), f'{statistics.fmean(ours / theirs for ours, theirs in costs):.1f}']
+        ours, theirs = (
+            [statistics.fmean(values(group[name], 'cost')) for group in groups.values()] for name in (guided, rival)
+        )
+        row = [method_title(rival), f'{statistics.fmean(map(truediv, ours, theirs)):.1f}']
         for measure in measures:
             rows.append([*row, MEASURES[measure][0], *(gain(found.get((rival, data)), measure) for data in groups)])
             row = ['', '']
     note = (
-        f'{method_title(guided)}, against each rival: points, paired by seed, with 95 % intervals. Bold: beyond chance, '
-        "with all tests of the study counted. Cost: in trainings of the rival, mean over the sets."
+        f'{method_title(guided)}, against each rival: points, paired by seed, with 95 % intervals. Bold: beyond '
+        'chance, with all tests of the study counted. Cost: in trainings of the rival, mean over the sets.'
     )
     return f'{table(["against", "cost", "", *groups], rows)}\n\n{paragraph(note)}'
 

@@ -103,12 +103,12 @@ def origin():
 def needed_commands(recipe):
     """The commands that make what a recipe needs and lacks, each with those that come before it.
 
-    Only tools of this project are run. What else is missing is named by check_prerequisites.
+    Only Python files are run. What a command of the shell makes is left to the user: check_prerequisites names it.
     """
     config, commands = read_config(recipe), {}
     for path in needed_paths(config):
         command = config.get('prerequisites', {}).get(path, '')
-        if command.startswith('python tools/') and not is_there(path):
+        if command.startswith('python ') and not is_there(path):
             trained = command.partition(' tools/train.py ')[2]
             first = needed_commands(trained.split()[0]) if trained else {}
             commands |= first | {command: set(first)}

@@ -49,6 +49,9 @@ def pytest_collection_modifyitems(items):
         'test_classification.py',
         'test_docs.py',
         'test_analyze.py',
+        'test_distributed.py',
+        'test_study.py',
+        'test_wheel.py',
     ]
     items.sort(key=lambda item: order.index(item.path.name) if item.path.name in order else len(order))
 

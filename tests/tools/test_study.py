@@ -6,14 +6,14 @@ import importlib.util
 import json
 
 import pytest
-from conftest import LONDON, ROOT, run
+from conftest import ROOT, run
 
 from mmlckd.config import read_config
 from mmlckd.study import Study
 from mmlckd.study.plan import restricted
 
 RECIPE = f"""
-_base_ = '{ROOT / LONDON}'
+_base_ = '{ROOT}/configs/study/recipes/mnist5k_100.py'
 train_cfg = dict(max_epochs=1, val_interval=1)
 train_dataloader = dict(dataset=dict(data_root='MNIST'))
 val_dataloader = dict(dataset=dict(data_root='MNIST', ann_file='meta/train_100.txt'))

@@ -1,6 +1,6 @@
 """The dense study's guidance against OFD, on six new seeds: two methods, so few tests share the chance."""
 _base_ = './dense.py'
-guided = ['ofd_views', 'kd_views', 'lipschitz_local']
+guided = {{_base_.guided}}
 methods = [['ofd'], guided]
 seeds = [100, 101, 102, 103, 104, 105]
 grid = dict(_delete_=True)  # the weights are the dense study's
